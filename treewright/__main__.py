@@ -1,0 +1,3 @@
+from treewright.cli import main
+
+main()
