@@ -1,0 +1,171 @@
+"""Plain words for libyaml's (and PyYAML's) parser messages: what a person did, on which line, and how to mend it.
+
+A parser says where it gave up, which is often a line or more after the mistake (an unclosed quote is found at the end
+of the file). `explain` moves the place back to the mistake where that is certain.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_KEYED = re.compile(r"^(\s*(?:- )*\s*[A-Za-z_][\w-]*):[ ]+(.*?)\s*$")
+
+
+@dataclass(frozen=True)
+class Told:
+    """`offset` is a character index into the text; `suggestion` is the whole mended line."""
+
+    offset: int
+    message: str
+    help: str
+    suggestion: str | None = None
+
+
+def explain(problem: str, context: str, text: str, offset: int, start: int) -> Told:
+    """`problem` and `context` are the parser's; `offset` is where it stopped, `start` where the construct began."""
+    offset = min(offset, max(0, len(text) - 1))
+    here = text[offset : offset + 1]
+    both = f"{context} {problem}"
+    if "quoted scalar" in context and "end of stream" in problem:
+        return Told(
+            start, "A quote opens here and is never closed.", "Close it, or put the text into a block (`|`)."
+        )
+    if "quoted scalar" in context and "document indicator" in problem:
+        return Told(start, "A quote opens here and is not closed before `---`.", "Close the quote.")
+    if "escape" in both:
+        return Told(
+            offset,
+            "A backslash in double quotes starts an escape that YAML does not know.",
+            "Use single quotes, a block (`|`), or write the backslash twice.",
+        )
+    if here == "\t" or "tab" in problem:
+        line = _line(text, offset)
+        return Told(
+            offset,
+            "A tab stands here; YAML takes spaces only.",
+            "Replace each tab by spaces (two for each level).",
+            line.replace("\t", "  "),
+        )
+    if "mapping values are not allowed" in problem:
+        return _colon(text, offset)
+    if here in ("@", "`", "%") and "cannot start any token" in problem:
+        return Told(
+            offset,
+            f"A value cannot start with `{here}`.",
+            "Put the value in quotes.",
+            _quoted(_line(text, offset)),
+        )
+    if "could not find expected ':'" in problem:
+        at = _first_bare(text, start if start <= offset else offset)
+        return Told(
+            at,
+            "This line is neither `key: value` nor part of a text block.",
+            "Put a colon and a space after the key, or indent the line below its key if it belongs to a text.",
+        )
+    if "alias" in context or "anchor" in context:
+        return Told(
+            start,
+            f"`{text[start : start + 1]}` at the start of a value has a meaning of its own in YAML.",
+            "Put the value in quotes.",
+            _quoted(_line(text, start)),
+        )
+    if "flow" in context:
+        return Told(
+            start,
+            f"`{text[start : start + 1]}` opens a list or mapping here that is not closed properly.",
+            "Close it, or put the value in quotes if it is text.",
+            _quoted(_line(text, start)),
+        )
+    if "block mapping" in context or "block collection" in context or "expected '-' indicator" in problem:
+        return _indentation(text, offset)
+    if "sequence entries are not allowed" in problem:
+        return Told(
+            offset, "A list entry (`- `) cannot stand here.", "Start the list on its own line below the key."
+        )
+    if "block scalar" in context:
+        return Told(
+            offset,
+            "The first line of a text block needs an indicator alone: `|` or `>`.",
+            "Start the text on the next line, two spaces deeper than the key.",
+        )
+    if "tag" in both or "directive" in both:
+        return Told(
+            start,
+            f"`{text[start : start + 1]}` at the start of a value has a meaning of its own in YAML.",
+            "Put the value in quotes.",
+            _quoted(_line(text, start)),
+        )
+    said = re.sub(r"[^ -~]", "?", problem or context or "unreadable")[:120]
+    return Told(
+        offset,
+        f"This is not YAML: {said}.",
+        "Compare this line's indentation, colon and quotes with the lines above.",
+    )
+
+
+def _line(text: str, offset: int) -> str:
+    begin = text.rfind("\n", 0, offset) + 1
+    end = text.find("\n", offset)
+    return text[begin : end if end >= 0 else len(text)]
+
+
+def _quoted(line: str) -> str | None:
+    """The line with its value in single quotes (double quotes when it has an apostrophe but neither `"` nor `\\`)."""
+    match = _KEYED.match(line) or re.match(r"^(\s*-)[ ]+(.*?)\s*$", line)
+    if match is None or not match.group(2) or match.group(2)[0] in "'\"|>":
+        return None
+    value = match.group(2)
+    colon = ":" if _KEYED.match(line) else ""
+    if "'" in value and '"' not in value and "\\" not in value:
+        return f'{match.group(1)}{colon} "{value}"'
+    return f"{match.group(1)}{colon} '" + value.replace("'", "''") + "'"
+
+
+def _colon(text: str, offset: int) -> Told:
+    line = _line(text, offset)
+    match = _KEYED.match(line)
+    if match is not None and re.search(r":(\s|$)", match.group(2)):
+        return Told(
+            offset,
+            "A value with a colon and a space in it must be in quotes.",
+            "Put the whole value in quotes, or into a block: `|` and the text on the next line.",
+            _quoted(line),
+        )
+    return Told(
+        offset,
+        "A `key: value` cannot stand here: the line above has not ended, or the indentation differs.",
+        "Align this key with its neighbours; a text of several lines needs `|` after its key.",
+    )
+
+
+def _indentation(text: str, offset: int) -> Told:
+    line = _line(text, offset)
+    before = text[: text.rfind("\n", 0, offset) + 1].rstrip("\n").rsplit("\n", 1)[-1]
+    if _after_quote(line, offset - (text.rfind("\n", 0, offset) + 1)):
+        return Told(
+            offset,
+            "Text follows a closing quote.",
+            "Put the whole value in quotes; an apostrophe inside single quotes is written twice (`''`).",
+        )
+    indent = len(line) - len(line.lstrip(" "))
+    above = len(before) - len(before.lstrip(" "))
+    return Told(
+        offset,
+        f"The indentation does not fit: {indent} spaces here, {above} on the line above.",
+        "Align keys of one entry below each other; every entry of a list starts with `- ` in the same column.",
+    )
+
+
+def _after_quote(line: str, column: int) -> bool:
+    return bool(re.search(r"['\"]\s*$", line[:column])) and bool(line[column:].strip())
+
+
+def _first_bare(text: str, offset: int) -> int:
+    """The start of the first line at or after `offset` that is no key, no list entry, no comment."""
+    begin = text.rfind("\n", 0, offset) + 1
+    for match in re.finditer(r"[^\n]*", text[begin : begin + 4000]):
+        line = match.group()
+        if line.strip() and not re.match(r"\s*(?:-(?:\s|$)|#|[^\s#].*?:(?:\s|$))", line):
+            return begin + match.start() + len(line) - len(line.lstrip())
+    return offset
