@@ -73,6 +73,13 @@ def clip(raw: str, limit: int) -> str:
     return raw if len(raw) <= limit else raw[: max(0, limit - 1)].rstrip() + "…"
 
 
+def plain(s: str, limit: int) -> str:
+    """Contributed text for a place that is not Markdown (a check's annotation): no control or hidden
+    characters.
+    """
+    return clip(_visible(s, keep="\n").strip(), limit)
+
+
 def text(s: str, limit: int | None = None) -> str:
     """Contributed text, inert in a sentence, a list item, a table cell or an HTML element; always one line.
 

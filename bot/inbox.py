@@ -1,0 +1,112 @@
+"""From the inbox to the jobs: reads what was delivered, enters heads in the ledger at once, and starts
+durable work.
+
+Heads are entered here and not in the job, so that a job on an older head learns of the newer one while it
+runs. Starting work twice for one delivery is harmless: the job has the delivery's id.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+from bot import audit, jobs
+from bot.commands import parse
+from bot.events import CheckEvent, CommentEvent, Event, InstallationEvent, PullEvent, RunEvent, read
+from bot.release import key_in
+from bot.store import Store
+
+_STARTS_A_REVIEW = {"opened", "reopened", "synchronize", "ready_for_review", "edited"}
+
+
+class Dispatcher:
+    """One thread that empties the inbox whenever it is woken, and looks by itself every `seconds`."""
+
+    def __init__(self, store: Store, login: str, seconds: float, reconcile: threading.Event) -> None:
+        self._store = store
+        self._login = login
+        self._seconds = seconds
+        self._reconcile = reconcile
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout=10)
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                while self._empty() and not self._stop.is_set():
+                    pass
+            except Exception:
+                audit.trouble("the inbox could not be read; trying again")
+            self._wake.wait(self._seconds)
+
+    def _empty(self) -> bool:
+        rows = self._store.waiting()
+        for row in rows:
+            try:
+                state, detail = self._start(row["id"], row["event"], row["body"])
+            except (ValueError, RecursionError) as error:
+                state, detail = "ignored", f"unreadable: {type(error).__name__}"
+            self._store.settle(row["id"], state, detail)
+            audit.note("delivery", id=row["id"], event=row["event"], state=state, detail=detail)
+        return bool(rows)
+
+    def _start(self, delivery: str, name: str, body: bytes) -> tuple[str, str]:
+        payload: Any = json.loads(body)
+        event = read(name, payload) if isinstance(payload, dict) else None
+        if event is None:
+            return "ignored", "nothing for us"
+        return self._begin(delivery, event)
+
+    def _begin(self, delivery: str, event: Event) -> tuple[str, str]:
+        match event:
+            case PullEvent():
+                pull = self._store.learn(event.pull, delivery)
+                if event.action in _STARTS_A_REVIEW and event.pull.state == "open":
+                    work = (pull.repo_id, pull.number, event.pull.head, delivery, pull.author, "full", None)
+                    jobs.enqueue(jobs.WORK, pull.key, delivery, jobs.review_pull, *work)
+                    return "queued", "review"
+                if event.action == "closed":
+                    ended = (pull.repo_id, pull.number, delivery)
+                    jobs.enqueue(jobs.COMMANDS, pull.key, delivery, jobs.close_pull, *ended)
+                    return "queued", "closed"
+                return "ignored", f"pull request {event.action}"
+            case CommentEvent():
+                if event.user_type != "User" or event.login == self._login:
+                    return "ignored", "not a person's comment"
+                if not parse(event.body):
+                    return "ignored", "no command"
+                key = f"{event.repo_id}:{event.number}"
+                jobs.enqueue(jobs.COMMANDS, key, delivery, jobs.answer_comment, delivery)
+                return "queued", "commands"
+            case CheckEvent():
+                jobs.enqueue(jobs.COMMANDS, f"{event.repo_id}:0", delivery, jobs.press_button, delivery)
+                return "queued", "button"
+            case RunEvent():
+                key = key_in(event.title) or ""
+                release = self._store.release(key)
+                if release is None or release["repo_id"] != event.repo_id:
+                    return "ignored", "not a release of ours"
+                place = f"{release['repo_id']}:{release['number']}"
+                jobs.enqueue(jobs.COMMANDS, place, delivery, jobs.follow_run, delivery)
+                return "queued", "run"
+            case InstallationEvent():
+                self._reconcile.set()
+                return "done", "installation"

@@ -1,0 +1,295 @@
+"""Durable work, by DBOS on the bot's own database: what was begun is finished, also after `kill -9`.
+
+One workflow per delivery, with the delivery's id as its id, so a delivery that comes twice is one workflow.
+Two queues, both with one job at a time per pull request: `commands` answers people within seconds while
+`work` lints and previews. A finished step is never run again; a step in flight at a crash is, so every step
+looks before it writes.
+
+DBOS settings that matter (found by killing workers): a constant `application_version`, or a new release would
+not take up the old one's jobs; a stable `executor_id`, or a restarted process would not take up its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
+from github import GithubException
+
+from bot import audit, publish, release, replies, review, talk
+from bot.commands import parse
+from bot.events import CheckEvent, CommentEvent, Event, RunEvent, read
+from bot.github import transient
+from bot.services import Services
+
+WORK = "work"
+COMMANDS = "commands"
+_services: list[Services] = []
+
+
+def services() -> Services:
+    """Of the bot that runs in this process; DBOS has one of each as well."""
+    if not _services:
+        raise RuntimeError("no bot is running in this process")
+    return _services[-1]
+
+
+def open_jobs(mine: Services) -> None:
+    """Start DBOS: takes up what was in flight when this executor stopped, then what waits."""
+    settings = mine.settings
+    _services.append(mine)
+    config: DBOSConfig = {
+        "name": "treewright-bot",
+        "system_database_url": settings.database_url,
+        "application_version": "1",
+        "executor_id": settings.executor_id,
+        "run_migrations": True,
+        "log_level": "WARNING",
+        "notification_listener_polling_interval_sec": min(1.0, settings.polling_seconds),
+        "use_listen_notify": False,
+        "max_executor_threads": settings.workers + 16,
+    }
+    DBOS(config=config)
+    DBOS.launch()
+    for name in (WORK, COMMANDS):
+        DBOS.register_queue(
+            name,
+            worker_concurrency=settings.workers if name == WORK else settings.workers + 4,
+            partition_concurrency=1,
+            polling_interval_sec=settings.polling_seconds,
+            on_conflict="always_update",
+        )
+
+
+def close_jobs(seconds: int = 20) -> None:
+    """Take no more jobs, give those that run some time, and stop. What is left is taken up at the next
+    start.
+    """
+    DBOS.destroy(workflow_completion_timeout_sec=seconds)
+    _services.clear()
+
+
+def enqueue(
+    queue: str, partition: str, identifier: str, work: Callable[..., Any], *arguments: object
+) -> None:
+    """Put a workflow into a queue; the same `identifier` twice is one workflow."""
+    with SetWorkflowID(identifier), SetEnqueueOptions(queue_partition_key=partition):
+        DBOS.enqueue_workflow(queue, work, *arguments)
+
+
+def reason_of(error: BaseException) -> str:
+    """What people are told when work failed: the kind of trouble, nothing of our insides."""
+    seen: BaseException | None = error
+    for _ in range(5):
+        errors = getattr(seen, "errors", None)
+        inner = errors[-1] if isinstance(errors, list) and errors else getattr(seen, "__cause__", None)
+        if isinstance(inner, BaseException):
+            seen = inner
+        else:
+            break
+    if isinstance(seen, GithubException):
+        return f"GitHub answered with status {seen.status}."
+    if seen is not None and transient(seen):
+        return "GitHub, or the network on the way to it, could not be reached."
+    return f"an error on my side ({type(seen).__name__}); whoever runs me finds it in the log."
+
+
+def _event(delivery: str) -> Event | None:
+    row = services().store.delivery(delivery)
+    return read(row["event"], json.loads(row["body"]))
+
+
+def _retry(error: BaseException) -> bool:
+    again = transient(error) or isinstance(error, release.NotYetError)
+    audit.trouble("a step failed", error=f"{type(error).__name__}: {error}"[:500], again=again)
+    return again
+
+
+def _step(work: Callable[..., Any], name: str, *arguments: object) -> Any:
+    """Run one durable step with the configured patience."""
+    settings = services().settings
+    options: Any = {
+        "name": name,
+        "retries_allowed": True,
+        "max_attempts": settings.attempts,
+        "interval_seconds": settings.retry_seconds,
+        "backoff_rate": 2.0,
+        "should_retry": _retry,
+    }
+    return DBOS.run_step(options, work, *arguments)
+
+
+# --- workflows
+# -------------------------------------------------------------------------------------------------------
+
+
+@DBOS.workflow(name="review")
+def review_pull(
+    repo_id: int, number: int, head: str, job: str, asked_by: str, what: str, size: int | None
+) -> str:
+    """Lint a head, then preview it. `what` is "full" or, when the lint is green already, "preview"."""
+    outcome = "ok"
+    try:
+        if what == "full":
+            outcome = _step(_lint, "lint", repo_id, number, head, job)
+        if outcome == "ok" and _step(_wants_preview, "plan", repo_id, number, head, what, asked_by):
+            outcome = _step(_preview, "preview", repo_id, number, head, job, asked_by, size)
+    except Exception as error:
+        _failed(job, error)
+        _step(_give_up, "give up", repo_id, number, head, job, reason_of(error))
+        return "failed"
+    _step(_settle, "settle", job, "done", outcome)
+    return outcome
+
+
+@DBOS.workflow(name="answer")
+def answer_comment(delivery: str) -> str:
+    """Answer every command of a new comment."""
+    eyes = _step(_acknowledge, "acknowledge", delivery)
+    answers: list[dict[str, Any]] = []
+    try:
+        for index in range(_step(_count, "read", delivery)):
+            answer = _step(_execute, f"command {index}", delivery, index)
+            answers.append(answer)
+            if answer["work"]:
+                _start_work(delivery, index, answer)
+    except Exception as error:
+        _failed(delivery, error)
+        answers.append(talk.Answer(False, replies.trouble()).to_json())
+    _step(_finish, "finish", delivery, eyes, answers)
+    _step(_settle, "settle", delivery, "done", "")
+    return "answered"
+
+
+def _start_work(delivery: str, index: int, answer: dict[str, Any]) -> None:
+    repo_id, number, head, login = _step(_now, f"head {index}", delivery)
+    job = f"{delivery}-{index}"
+    arguments = (repo_id, number, head, job, login, answer["work"], answer["size"])
+    enqueue(WORK, f"{repo_id}:{number}", job, review_pull, *arguments)
+
+
+@DBOS.workflow(name="button")
+def press_button(delivery: str) -> str:
+    """A re-run or a button of a check: the same rules as for the command it stands for."""
+    try:
+        for work in _step(_pressed, "button", delivery):
+            enqueue(WORK, f"{work[0]}:{work[1]}", str(work[3]), review_pull, *work)
+    except Exception as error:
+        _failed(delivery, error)
+        return "failed"
+    _step(_settle, "settle", delivery, "done", "")
+    return "done"
+
+
+@DBOS.workflow(name="run")
+def follow_run(delivery: str) -> str:
+    """A release's workflow run moved."""
+    try:
+        outcome = str(_step(_follow, "follow", delivery))
+    except Exception as error:
+        _failed(delivery, error)
+        _step(_lost, "lost", delivery, reason_of(error))
+        return "failed"
+    _step(_settle, "settle", delivery, "done", outcome)
+    return outcome
+
+
+@DBOS.workflow(name="closed")
+def close_pull(repo_id: int, number: int, delivery: str) -> str:
+    """A pull request was closed or merged: the comment says so."""
+    try:
+        _step(_show, "show", repo_id, number)
+    except Exception as error:
+        _failed(delivery, error)
+        return "failed"
+    _step(_settle, "settle", delivery, "done", "closed")
+    return "closed"
+
+
+# --- steps: each may run twice, each looks before it writes
+# --------------------------------------------------------------
+
+
+def _lint(repo_id: int, number: int, head: str, job: str) -> str:
+    return review.lint_head(services(), repo_id, number, head, job)
+
+
+def _wants_preview(repo_id: int, number: int, head: str, what: str, asked_by: str) -> bool:
+    return review.wants_preview(services(), repo_id, number, head, what == "preview", asked_by)
+
+
+def _preview(repo_id: int, number: int, head: str, job: str, asked_by: str, size: int | None) -> str:
+    return review.preview_head(services(), repo_id, number, head, job, asked_by, size)
+
+
+def _give_up(repo_id: int, number: int, head: str, job: str, reason: str) -> None:
+    review.give_up(services(), repo_id, number, head, job, reason)
+
+
+def _settle(delivery: str, state: str, detail: str) -> None:
+    services().store.settle(delivery, state, detail)
+
+
+def _comment(delivery: str) -> CommentEvent:
+    event = _event(delivery)
+    if not isinstance(event, CommentEvent):
+        raise TypeError("not a comment")
+    return event
+
+
+def _acknowledge(delivery: str) -> int:
+    return talk.acknowledge(services(), _comment(delivery))
+
+
+def _count(delivery: str) -> int:
+    return len(parse(_comment(delivery).body))
+
+
+def _execute(delivery: str, index: int) -> dict[str, Any]:
+    return talk.execute(services(), _comment(delivery), index).to_json()
+
+
+def _now(delivery: str) -> tuple[int, int, str, str]:
+    said = _comment(delivery)
+    pull = services().refresh(talk.pull_of(services(), said))
+    return pull.repo_id, pull.number, pull.head, said.login
+
+
+def _finish(delivery: str, eyes: int, answers: list[dict[str, Any]]) -> None:
+    talk.finish(services(), _comment(delivery), eyes, answers)
+
+
+def _pressed(delivery: str) -> list[tuple[Any, ...]]:
+    event = _event(delivery)
+    if not isinstance(event, CheckEvent):
+        raise TypeError("not a check")
+    return talk.pressed(services(), event, delivery)
+
+
+def _run(delivery: str) -> RunEvent:
+    event = _event(delivery)
+    if not isinstance(event, RunEvent):
+        raise TypeError("not a workflow run")
+    return event
+
+
+def _follow(delivery: str) -> str:
+    return release.follow(services(), _run(delivery))
+
+
+def _lost(delivery: str, reason: str) -> None:
+    key = release.key_in(_run(delivery).title)
+    if key is not None:
+        release.lost(services(), key, reason)
+
+
+def _show(repo_id: int, number: int) -> None:
+    publish.comment(services(), services().pull(repo_id, number))
+
+
+def _failed(delivery: str, error: Exception) -> None:
+    audit.trouble("a job was given up", job=delivery, error=f"{type(error).__name__}: {error}"[:1000])
+    services().store.settle(delivery, "failed", f"{type(error).__name__}: {error}")
+    services().store.count("failed")

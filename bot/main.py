@@ -1,0 +1,73 @@
+"""Puts the bot together and serves it: `treewright bot run`.
+
+One process: uvicorn for the webhook, a thread that empties the inbox, DBOS's workers, and a timer that
+reconciles. With Postgres as the database several such processes share the work; give each its own
+`TREEWRIGHT_BOT_EXECUTOR_ID`.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import sqlalchemy as sa
+import uvicorn
+from fastapi import FastAPI
+
+from bot import audit, jobs
+from bot.inbox import Dispatcher
+from bot.reconcile import Reconciler
+from bot.services import Services
+from bot.settings import Settings
+from bot.web import application
+
+
+class Bot:
+    """Everything behind the web, started and stopped in the order that loses nothing."""
+
+    def __init__(self, services: Services) -> None:
+        settings = services.settings
+        due = threading.Event()
+        self._services = services
+        self._dispatcher = Dispatcher(services.store, settings.login, 5 * settings.polling_seconds, due)
+        self._reconciler = Reconciler(services, settings.reconcile_seconds, due)
+
+    def start(self) -> None:
+        jobs.open_jobs(self._services)
+        self._dispatcher.start()
+        self._reconciler.start()
+        audit.note("the bot is up", app=self._services.settings.app_slug)
+
+    def stop(self) -> None:
+        self._reconciler.stop()
+        self._dispatcher.stop()
+        jobs.close_jobs()
+        self._services.store.close()
+        audit.note("the bot is down")
+
+    def wake(self) -> None:
+        self._dispatcher.wake()
+
+    def troubles(self) -> list[str]:
+        """What keeps the bot from working; empty when it is ready."""
+        found = [] if self._dispatcher.alive else ["the inbox is not being emptied"]
+        try:
+            with self._services.store.engine.connect() as connection:
+                connection.execute(sa.text("SELECT 1"))
+        except sa.exc.SQLAlchemyError as error:
+            found.append(f"the database does not answer ({type(error).__name__})")
+        return found
+
+
+def build(settings: Settings) -> FastAPI:
+    """The ASGI app of a bot; everything behind it starts with the server."""
+    services = Services.open(settings)
+    return application(services.store, settings.secrets, lambda: Bot(services))
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until a signal comes."""
+    audit.configure()
+    # The largest delivery is read in parts; a slow reader is cut off by uvicorn's own keep-alive limit.
+    config = uvicorn.Config(build(settings), host=host, port=port, log_config=None, access_log=False)
+    config.timeout_graceful_shutdown = 25
+    uvicorn.Server(config).run()

@@ -1,0 +1,173 @@
+"""From a merge to a published release: dispatch the workflow once, follow its run, bring the result to the
+pull request.
+
+A release is known by its key. The key is in the run's name, in the GitHub release's notes and in
+`report.json`, so each step can look whether it was done before it does it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from github import GithubException
+
+from bot import audit, publish
+from bot.events import RunEvent
+from bot.github import Repository
+from bot.services import Services, default_config
+from bot.store import Pull
+from lab.contracts import ContractError, require
+from lab.report import checks
+from lab.report.comment import release_comment
+
+_KEY = re.compile(r"\brelease ([0-9a-f]{32})\b")
+
+
+class NotYetError(RuntimeError):
+    """GitHub does not show yet what must be there soon; the step is tried again."""
+
+
+def key_of(repo_id: int, merge_sha: str) -> str:
+    """The idempotency key of a merge's release: the same merge never gets two."""
+    return hashlib.sha256(f"treewright release {repo_id} {merge_sha}".encode()).hexdigest()[:32]
+
+
+def key_in(title: str) -> str | None:
+    """The key in a run's name, `release <key>`."""
+    match = _KEY.search(title)
+    return match.group(1) if match else None
+
+
+def result_marker(key: str) -> str:
+    return f"<!-- treewright:released:{key} -->"
+
+
+def start(services: Services, pull: Pull, merge_sha: str, again: bool = False) -> str:
+    """Dispatch the release of a merge, unless a run of it is there. Returns the key."""
+    key = key_of(pull.repo_id, merge_sha)
+    repository = services.repository(pull)
+    known = services.store.release(key)
+    if known is None:
+        services.store.put_release(
+            key,
+            repo_id=pull.repo_id,
+            number=pull.number,
+            sha=merge_sha,
+            base=repository.parents(merge_sha)[0],
+            state="dispatching",
+        )
+        known = services.store.release(key)
+    elif known["state"] not in {"dispatching", "failed"} or (known["state"] == "failed" and not again):
+        return key
+    config = default_config(services, pull)
+    run = repository.find_run(config.release.workflow, lambda row: _is_live(row, key))
+    if run is None:
+        inputs = {
+            "sha": merge_sha,
+            "base": str(known["base"]) if known is not None else "",
+            "pull_requests": str(pull.number),
+            "key": key,
+        }
+        repository.dispatch(config.release.workflow, pull.default_branch, inputs)
+        audit.decided("release dispatched", repo=pull.repo, number=pull.number, sha=merge_sha, key=key)
+    services.store.update_release(key, state="queued", trouble="")
+    if run is not None:
+        services.store.update_release(key, run_id=int(run["id"]), run_url=str(run["html_url"]))
+    show(services, pull, key)
+    return key
+
+
+def _is_live(run: dict[str, Any], key: str) -> bool:
+    """A run of this key that may still succeed or has; one that failed does not stand in the way of
+    another try.
+    """
+    ended_badly = run["status"] == "completed" and run.get("conclusion") != "success"
+    return key in _names(run) and not ended_badly
+
+
+def find(services: Services, pull: Pull, key: str) -> dict[str, Any] | None:
+    """The newest run of a key, whatever became of it."""
+    workflow = default_config(services, pull).release.workflow
+    return services.repository(pull).find_run(workflow, lambda row: key in _names(row))
+
+
+def _names(run: dict[str, Any]) -> str:
+    return f"{run.get('name') or ''} {run.get('display_title') or ''}"
+
+
+def show(services: Services, pull: Pull, key: str) -> None:
+    """The release's check on the pull request's head, and the comment."""
+    release = services.store.release(key)
+    if release is None:
+        return
+    value = checks.release_check(
+        release["state"], key, release["run_url"], release["trouble"], release["url"]
+    )
+    external = f"release:{key}:{release['attempt']}"
+    publish.check(services, pull, pull.head, external, value)
+    publish.comment(services, pull)
+
+
+def follow(services: Services, event: RunEvent) -> str:
+    """Take in that a run moved. What counts is what GitHub says about the run now, not the order of
+    deliveries.
+    """
+    key = key_in(event.title)
+    release = services.store.release(key) if key else None
+    if key is None or release is None or release["repo_id"] != event.repo_id:
+        return "not ours"
+    pull = services.pull(release["repo_id"], release["number"])
+    repository = services.repository(pull)
+    run = repository.run(event.run_id)
+    if run.get("event") != "workflow_dispatch" or release["state"] == "published":
+        return "nothing new"
+    services.store.update_release(key, run_id=event.run_id, run_url=str(run["html_url"]))
+    if run["status"] != "completed":
+        state = "running" if run["status"] == "in_progress" else "queued"
+        services.store.update_release(key, state=state)
+    elif run["conclusion"] == "success":
+        _take_result(services, pull, repository, key)
+    else:
+        trouble = f"The release workflow ended with “{run['conclusion']}”. "
+        services.store.update_release(key, state="failed", trouble=trouble)
+    show(services, pull, key)
+    release = services.store.release(key)
+    if release is not None and release["state"] == "published":
+        body = release_comment(release["report"], result_marker(key), release["url"], pull.number)
+        publish.once(services, pull, f"released:{key}", result_marker(key), body)
+        audit.decided("release published", repo=pull.repo, number=pull.number, key=key, url=release["url"])
+    return str(release["state"]) if release is not None else "gone"
+
+
+def _take_result(services: Services, pull: Pull, repository: Repository, key: str) -> None:
+    """Read `report.json` from the GitHub release that carries the key."""
+    found = repository.find_release(f"<!-- treewright:key={key} -->")
+    if found is None:
+        raise NotYetError("the run succeeded, but no release carries its key yet")
+    asset = next((one for one in found["assets"] if one["name"] == "report.json"), None)
+    if asset is None:
+        raise NotYetError("the release has no report.json yet")
+    try:
+        report = json.loads(repository.asset(int(asset["id"])))
+        require("report", report, "report.json")
+        if report["key"] != key:
+            raise ContractError("report", [f"key: {report['key']} is not {key}"], "report.json")
+    except (ValueError, GithubException) as error:
+        trouble = f"The release is there, but its report.json cannot be used: {error} "
+        services.store.update_release(key, state="failed", url=str(found["html_url"]), trouble=trouble[:1000])
+        return
+    services.store.update_release(
+        key, state="published", url=str(found["html_url"]), report=report, trouble=""
+    )
+
+
+def lost(services: Services, key: str, reason: str) -> None:
+    """Following a release failed for good."""
+    release = services.store.release(key)
+    if release is None or release["state"] == "published":
+        return
+    services.store.update_release(key, state="failed", trouble=f"{reason} ")
+    show(services, services.pull(release["repo_id"], release["number"]), key)

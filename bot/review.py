@@ -1,0 +1,267 @@
+"""A head of a pull request: lint it, compare it, preview it, and show all of that.
+
+Nothing of a head is run. A newer head ends this work at the next look, its checks are concluded as cancelled,
+and nothing more is written for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import asdict, replace
+from typing import Any, Literal, TypeVar
+
+from lab.synthesis.preview import Preview, preview
+from lab.taxonomy.chunks import Chunk, chunk
+from lab.taxonomy.diff import TreeDiff, diff
+from lab.taxonomy.documents import DocumentError, fetch_documents
+from lab.taxonomy.leaf import LeafError, load_leaf
+from lab.taxonomy.lint import LintReport, lint
+
+from bot import audit, publish
+from bot.services import CONFIG, Services, SupersededError, Trees, default_config, open_trees
+from bot.store import Pull
+from lab.contracts import digest
+from lab.report import checks
+from lab.synthesis.endpoints import EndpointError, endpoints_from_environment
+from lab.synthesis.engine import Engine
+from lab.taxonomy.model import Leaf
+
+Outcome = Literal["ok", "red", "superseded", "failed", "cancelled", "skipped"]
+T = TypeVar("T")
+MOST_SAMPLES = 50
+_A_DAY = 86_400.0
+_LOOK_SECONDS = 0.5
+
+
+class CancelledError(Exception):
+    """Somebody commented `/cancel`."""
+
+
+class PreviewTroubleError(Exception):
+    """The preview cannot be made; the text says why, for people."""
+
+
+# --- lint
+# ----------------------------------------------------------------------------------------------------------
+
+
+def lint_head(services: Services, repo_id: int, number: int, head: str, job: str) -> Outcome:
+    """Lint one head and show the result. Safe to repeat: the same `job` writes the same check."""
+    external = f"lint:{job}"
+    pull = services.pull(repo_id, number)
+    begun = False
+    try:
+        pull = services.refresh(pull)
+        services.still(pull, head)
+        start = checks.running(checks.LINT, "Checking", "The validator reads the changed files.")
+        publish.check(services, pull, head, external, start)
+        begun = True
+        trees = open_trees(services, pull, head)
+        report, changes = read_head(trees)
+        services.still(pull, head)
+        remember(services, pull, trees, report, changes)
+        publish.check(
+            services, pull, head, external, checks.lint_check(publish.view_of(services, pull, head))
+        )
+        services.still(pull, head)
+        publish.comment(services, pull)
+    except SupersededError:
+        if begun:
+            conclude(services, pull, head, external, checks.LINT)
+        return "superseded"
+    audit.note(
+        "linted", repo=pull.repo, number=number, head=head, ok=report.ok, findings=len(report.findings)
+    )
+    return "ok" if report.ok else "red"
+
+
+def read_head(trees: Trees) -> tuple[LintReport, TreeDiff]:
+    """What the validator says about the changed files, and how the leaves differ from where the head
+    branched off.
+    """
+    changes = diff(trees.base, trees.head)
+    report = lint(trees.head, trees.config, only=set(changes.paths))
+    if CONFIG in changes.paths or not trees.config_findings:
+        return report, changes
+    # A broken configuration on the default branch is nobody's fault here, but it must not pass in silence.
+    softened = tuple(type(one)(**{**asdict(one), "severity": "warning"}) for one in trees.config_findings)
+    return type(report)(findings=report.findings + softened, files=report.files), changes
+
+
+def remember(services: Services, pull: Pull, trees: Trees, report: LintReport, changes: TreeDiff) -> None:
+    rows = [asdict(one) for one in sorted(report.findings)]
+    leaves = [asdict(change) for change in changes.leaves]
+    known = services.store.review(pull, trees_head(trees, pull))
+    teaches = bool(previewable(changes))
+    # A lint that runs again keeps the preview of the same head: the same objects give the same samples.
+    state = known["preview_state"] if known["preview_state"] in {"done", "failed"} else "none"
+    if report.ok and not teaches:
+        state = "empty"
+    services.store.update_review(
+        pull,
+        trees_head(trees, pull),
+        base=trees.base_sha,
+        lint={"ok": report.ok, "files": report.files, "findings": rows},
+        diff=leaves,
+        preview_state=state,
+        preview_digest=known["preview_digest"] or (digest(leaves) if state == "empty" else ""),
+        trouble=known["trouble"] if state == "failed" else "",
+    )
+
+
+def trees_head(trees: Trees, pull: Pull) -> str:
+    return trees.mirror.commit(f"refs/pull/{pull.number}/head")
+
+
+def previewable(changes: TreeDiff) -> list[str]:
+    """Leaves whose content a model would learn: new, changed or moved ones."""
+    return [change.path for change in changes.leaves if change.change in {"added", "changed", "renamed"}]
+
+
+def conclude(services: Services, pull: Pull, head: str, external: str, name: str) -> None:
+    """A newer head came: say so in the check of the old one, and nowhere else."""
+    publish.check(services, pull, head, external, checks.superseded(name))
+
+
+# --- preview
+# -------------------------------------------------------------------------------------------------------
+
+
+def preview_head(
+    services: Services, repo_id: int, number: int, head: str, job: str, asked_by: str, size: int | None
+) -> Outcome:
+    """Preview the leaves of one head and show what came out, also when it is only why nothing came out."""
+    external = f"preview:{job}"
+    pull = services.pull(repo_id, number)
+    started = time.time()
+    try:
+        pull = services.still(services.refresh(pull), head)
+        review = services.store.review(pull, head)
+        if pull.held_by or not publish.lint_ok(review) or review["preview_state"] == "empty":
+            return "skipped"
+        services.store.note_preview(pull, job, asked_by)
+        services.store.update_review(pull, head, preview_state="running", trouble="")
+        start = checks.running(checks.PREVIEW, "Previewing", "The teacher writes a few samples.")
+        publish.check(services, pull, head, external, start)
+        publish.comment(services, pull)
+        outcome = _preview_and_keep(services, pull, head, started, size)
+        services.still(pull, head)
+        publish.check(
+            services, pull, head, external, checks.preview_check(publish.view_of(services, pull, head))
+        )
+        services.still(pull, head)
+        publish.comment(services, pull)
+    except SupersededError:
+        conclude(services, pull, head, external, checks.PREVIEW)
+        return "superseded"
+    audit.note("previewed", repo=pull.repo, number=number, head=head, outcome=outcome)
+    return outcome
+
+
+def _preview_and_keep(services: Services, pull: Pull, head: str, started: float, size: int | None) -> Outcome:
+    keep = services.store.update_review
+    try:
+        made = _make_preview(services, pull, head, started, size)
+    except CancelledError:
+        keep(pull, head, preview_state="failed", trouble="it was cancelled by a comment.", preview=None)
+        return "cancelled"
+    except PreviewTroubleError as error:
+        keep(pull, head, preview_state="failed", trouble=str(error), preview=None)
+        return "failed"
+    value = made.to_json()
+    keep(pull, head, preview_state="done", preview=value, preview_digest=made.digest, trouble="")
+    return "ok"
+
+
+def _make_preview(services: Services, pull: Pull, head: str, started: float, size: int | None) -> Preview:
+    trees = open_trees(services, pull, head)
+    config = trees.config
+    if size is not None:
+        wanted = min(size, MOST_SAMPLES)
+        config = replace(config, preview=replace(config.preview, samples=wanted))
+    try:
+        models = {role: getattr(config.models, role) for role in ("teacher", "judge", "student")}
+        endpoints = endpoints_from_environment(models, os.environ)
+        leaves = [load_leaf(trees.head, path) for path in previewable(diff(trees.base, trees.head))]
+        documents = {leaf.path: _chunks(services, leaf, trees) for leaf in leaves}
+    except (EndpointError, DocumentError, LeafError) as error:
+        raise PreviewTroubleError(str(error)) from error
+
+    async def run() -> Preview:
+        async with Engine(services.settings.data / "answers.sqlite") as engine:
+            work = preview(leaves, documents, config, engine, endpoints, lambda *_: None)
+            return await _watched(services, pull, head, started, work)
+
+    return asyncio.run(run())
+
+
+def _chunks(services: Services, leaf: Leaf, trees: Trees) -> list[Chunk]:
+    if leaf.document is None:
+        return []
+    mirrors: Mapping[str, str] = json.loads(os.environ.get("TREEWRIGHT_GIT_MIRRORS") or "{}")
+    cache = services.settings.data / "documents"
+    found = fetch_documents(leaf.document, cache, trees.config.documents, mirrors)
+    return [piece for document in found for piece in chunk(document)]
+
+
+async def _watched(services: Services, pull: Pull, head: str, started: float, work: Awaitable[T]) -> T:
+    """`work`, given up as soon as a newer head came or somebody cancelled."""
+    task = asyncio.ensure_future(work)
+    while True:
+        done, _ = await asyncio.wait({task}, timeout=_LOOK_SECONDS)
+        if done:
+            return await task
+        try:
+            now = services.still(pull, head)
+            if now.cancelled > started:
+                raise CancelledError
+        except BaseException:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
+
+
+def wants_preview(
+    services: Services, repo_id: int, number: int, head: str, again: bool, asked_by: str
+) -> bool:
+    """Whether a preview follows. `again`: a command asked for it, and its budget was looked at there."""
+    pull = services.pull(repo_id, number)
+    seen = services.store.review(pull, head)
+    if pull.head != head or pull.held_by or not publish.lint_ok(seen) or seen["preview_state"] == "empty":
+        return False
+    if again:
+        return True
+    if seen["preview_state"] == "done":
+        return False
+    most = default_config(services, pull).budgets.previews_per_user_per_day
+    if within_budget(services, pull, asked_by, most):
+        return True
+    why = f"{asked_by} used up today's {most} previews; a maintainer can ask for one by /preview."
+    services.store.update_review(pull, head, preview_state="failed", trouble=why)
+    publish.comment(services, pull)
+    return False
+
+
+def within_budget(services: Services, pull: Pull, login: str, most: int) -> bool:
+    """Whether a person may have one more preview of this pull request today."""
+    return services.store.count_previews(pull, login, time.time() - _A_DAY) < most
+
+
+def give_up(services: Services, repo_id: int, number: int, head: str, job: str, reason: str) -> None:
+    """Work on a head failed for good: say so where people look, with what to do; leave no check spinning."""
+    pull = services.pull(repo_id, number)
+    for name, external in ((checks.LINT, f"lint:{job}"), (checks.PREVIEW, f"preview:{job}")):
+        known_check = services.store.written(f"{pull.key}:check:{external}")
+        if known_check is not None and not known_check["digest"].endswith(publish.FINAL):
+            publish.check(services, pull, head, external, checks.stopped(name, reason))
+    if pull.head != head:
+        return
+    known: Mapping[str, Any] = services.store.review(pull, head)
+    state = "failed" if publish.lint_ok(known) and known["preview_state"] == "running" else None
+    values = {"trouble": reason, **({"preview_state": state} if state else {})}
+    services.store.update_review(pull, head, **values)
+    publish.comment(services, pull)

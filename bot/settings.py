@@ -1,0 +1,104 @@
+"""The bot's settings, from the environment (`TREEWRIGHT_BOT_*`) and nowhere else.
+
+There is no default secret and no default key: without them the bot refuses to start. The webhook secret may
+have a predecessor, so that it can be rotated without losing a delivery.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_KNOWN_SECRETS = {"development", "secret", "changeme", "password", "webhook-secret", "test"}
+_SHORTEST_SECRET = 16
+
+
+class SettingsError(ValueError):
+    """The environment does not make a bot; the text says which variable and what to put there."""
+
+
+class Settings(BaseSettings):
+    """Every variable of the bot. `docs/operators.md` explains them in the same order."""
+
+    model_config = SettingsConfigDict(env_prefix="TREEWRIGHT_BOT_", frozen=True, extra="ignore")
+
+    app_id: int
+    app_slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="the App's name in its address")
+    private_key: SecretStr | None = None
+    private_key_file: Path | None = None
+    webhook_secret: SecretStr
+    webhook_secret_previous: SecretStr | None = None
+    api_url: str = Field(default="https://api.github.com", pattern=r"^https?://[^\s]+[^/\s]$")
+    web_url: str = Field(default="https://github.com", pattern=r"^https?://[^\s]+[^/\s]$")
+    data: Path = Path("treewright-data")
+    database: str = Field(default="", description="SQLAlchemy URL; SQLite in the data folder when empty")
+    executor_id: str = Field(default="treewright-1", description="stable name of this process among replicas")
+    workers: int = Field(default=4, ge=1, le=64, description="jobs at once in this process")
+    # GitHub asks for a second between writes (REST API best practices); PyGithub's own default for reads.
+    seconds_between_requests: float = Field(default=0.25, ge=0)
+    seconds_between_writes: float = Field(default=1.0, ge=0)
+    polling_seconds: float = Field(default=0.5, gt=0, description="how often the job queue is looked at")
+    reconcile_seconds: float = Field(default=300.0, ge=0, description="0 turns the timer off")
+    retry_seconds: float = Field(default=2.0, ge=0, description="first wait before a failed step runs again")
+    attempts: int = Field(default=5, ge=1, le=20, description="tries of one step before it is given up")
+
+    @field_validator("webhook_secret", "webhook_secret_previous")
+    @classmethod
+    def _no_guessable_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            plain = value.get_secret_value()
+            if len(plain) < _SHORTEST_SECRET or plain.lower() in _KNOWN_SECRETS:
+                raise ValueError(f"needs at least {_SHORTEST_SECRET} random characters")
+        return value
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Settings:
+        if (self.private_key is None) == (self.private_key_file is None):
+            raise ValueError("set exactly one of PRIVATE_KEY and PRIVATE_KEY_FILE")
+        return self
+
+    @property
+    def key(self) -> str:
+        """The App's private key in PEM."""
+        if self.private_key is not None:
+            return self.private_key.get_secret_value()
+        return self.private_key_file.read_text("utf-8") if self.private_key_file else ""
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """The live webhook secrets, the newest first."""
+        both = (self.webhook_secret, self.webhook_secret_previous)
+        return tuple(secret.get_secret_value().encode() for secret in both if secret is not None)
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{(self.data / 'bot.sqlite').resolve()}"
+
+    @property
+    def login(self) -> str:
+        """The login under which GitHub shows what the App writes."""
+        return f"{self.app_slug}[bot]"
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings of this environment. Raises `SettingsError`, which names each variable but never its
+    value.
+    """
+    try:
+        settings = Settings(**overrides)
+        if "PRIVATE KEY" not in settings.key:
+            raise SettingsError(
+                "TREEWRIGHT_BOT_PRIVATE_KEY: not a PEM private key; download one from the App's page"
+            )
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            lines.append(f"TREEWRIGHT_BOT_{name}: {problem['msg']}" if name else problem["msg"])
+        raise SettingsError("the bot cannot start:\n  " + "\n  ".join(lines)) from None
+    except OSError as error:
+        raise SettingsError(f"TREEWRIGHT_BOT_PRIVATE_KEY_FILE: {error.strerror}: {error.filename}") from None
+    return settings
