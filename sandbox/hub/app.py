@@ -1,4 +1,4 @@
-"""The hub as one ASGI application: `create_app(data)`, or `serve(data, port)` to run it on loopback.
+"""The hub as one ASGI application: `create_app(data)`; `sandbox.hub.serve` runs it on loopback.
 
     app = create_app(Path("hub-data"), forge_issuer="http://127.0.0.1:8001/_oidc")
 
@@ -145,25 +145,3 @@ def _admin_token(path: Path, given: str | None) -> str:
     with os.fdopen(handle, "w", encoding="ascii") as out:
         out.write(token + "\n")
     return token
-
-
-def serve(
-    data: Path,
-    port: int = 0,
-    forge_issuer: str | None = None,
-    *,
-    host: str = "127.0.0.1",
-    ready: Callable[[str], None] | None = None,
-) -> None:
-    """Run until interrupted. Port 0 takes a free one; `ready` hears the hub's address once it listens."""
-    import socket
-
-    import uvicorn
-
-    listener = socket.create_server((host, port))
-    url = f"http://{host}:{listener.getsockname()[1]}"
-    app = create_app(data, forge_issuer, public_url=url)
-    if ready is not None:
-        ready(url)
-    config = uvicorn.Config(app, log_level="warning", access_log=False)
-    uvicorn.Server(config).run(sockets=[listener])
