@@ -84,14 +84,14 @@ class Manifest:
                 for output in self.outputs
             ],
             "started_at": self.started_at,
-            "seconds": round(self.seconds, 3),
+            "seconds": self.seconds,
             "resumed": self.resumed,
         }
 
 
 def execute(
     name: str,
-    inputs: Sequence[Path],
+    inputs: Sequence[Path] | Mapping[str, Path],
     outputs: Path,
     settings: Mapping[str, Any],
     body: Callable[[Path], None],
@@ -107,9 +107,10 @@ def execute(
     """
     canonical(dict(settings))  # refuses what JSON cannot hold, before any work is done
     versions = tool_versions(tools)
-    digests = {path.name: input_digest(path) for path in inputs}
-    if len(digests) != len(inputs):
-        raise StageError(f"{name}: two inputs share a name: {sorted(path.name for path in inputs)}")
+    named = inputs if isinstance(inputs, Mapping) else {path.name: path for path in inputs}
+    if len(named) != len(inputs):
+        raise StageError(f"{name}: two inputs share a name: {', '.join(map(str, inputs))}")
+    digests = {label: input_digest(path) for label, path in named.items()}
     key = digest({"stage": name, "inputs": digests, "settings": dict(settings), "tools": versions})
     partial = outputs.with_name(f"{outputs.name}.partial-{key.removeprefix('sha256:')[:8]}")
     outputs.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +134,7 @@ def execute(
             tools=versions,
             outputs=_settle(partial),
             started_at=started.isoformat(timespec="seconds"),
-            seconds=time.monotonic() - clock,
+            seconds=round(time.monotonic() - clock, 3),
             resumed=resumed,
         )
         require("manifest", manifest.to_json(), f"{name}'s manifest")

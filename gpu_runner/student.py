@@ -58,6 +58,7 @@ def _embedded_folder(cache: Path) -> Path:
             try:
                 _convert(embedded_gguf_path(), made)
                 for path in made.iterdir():
+                    path.chmod(0o644)
                     with path.open("rb") as stream:
                         os.fsync(stream.fileno())
                 made.chmod(0o755)

@@ -1,0 +1,102 @@
+"""Checkpoints of a run: weights, optimizer, gradients of an unfinished step, random state, position.
+
+Written by torch.distributed.checkpoint, so that the same code serves one process and sharded ranks. A
+checkpoint appears under its name only when it is whole; the one before is removed after that.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from gpu_runner.tune.loop import Position
+from gpu_runner.tune.ranks import Ranks
+from lab.contracts import read_json, write_json
+
+_POSITION = "position.json"
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position, ranks: Ranks
+) -> None:
+    """Write `folder/<position>` and remove the others. Call it on every rank."""
+    name = f"{position.phase:03d}-{position.step:08d}-{position.micro:06d}"
+    unfinished = folder / f"{name}.unfinished"
+    if ranks.first:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+    ranks.barrier()
+    save(_state(model, optimizer, position, ranks), checkpoint_id=unfinished, no_dist=ranks.size == 1)
+    ranks.barrier()
+    if ranks.first:
+        write_json(unfinished / _POSITION, asdict(position))
+        finished = folder / name
+        shutil.rmtree(finished, ignore_errors=True)
+        unfinished.rename(finished)
+        for other in folder.iterdir():
+            if other != finished:
+                shutil.rmtree(other, ignore_errors=True)
+    ranks.barrier()
+
+
+def latest_checkpoint(folder: Path) -> tuple[Path, Position] | None:
+    """The furthest whole checkpoint."""
+    whole = sorted(path for path in folder.glob("*") if (path / _POSITION).is_file() and not path.suffix)
+    if not whole:
+        return None
+    return whole[-1], Position(**read_json(whole[-1] / _POSITION))
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position, ranks: Ranks
+) -> None:
+    """Put the state at `path` into the model and the optimizer, in place."""
+    if position.micro:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+    state = _state(model, optimizer, position, ranks)
+    load(state, checkpoint_id=path, no_dist=ranks.size == 1)
+    set_model_state_dict(model, state["model"])
+    if position.step:
+        set_optimizer_state_dict(model, optimizer, state["optimizer"])
+    for name, parameter in model.named_parameters():
+        parameter.grad = state.get("gradients", {}).get(name)
+    torch.set_rng_state(state[f"random_{ranks.rank}"])
+
+
+def _state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, position: Position, ranks: Ranks
+) -> dict[str, Any]:
+    state: dict[str, Any] = {
+        "model": get_model_state_dict(model),
+        f"random_{ranks.rank}": torch.get_rng_state(),
+    }
+    gradients = {
+        name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
+    # Before a phase's first step the optimizer is new, and asking torch for its state would count one step
+    # with zero gradients, which a resumed run would then be ahead by.
+    if position.step:
+        # For the same reason it looks at the gradients; those of an unfinished step are held apart meanwhile.
+        for parameter in model.parameters():
+            parameter.grad = None
+        state["optimizer"] = get_optimizer_state_dict(model, optimizer)
+        for name, parameter in model.named_parameters():
+            parameter.grad = gradients.get(name)
+    if position.micro:
+        state["gradients"] = gradients
+    return state

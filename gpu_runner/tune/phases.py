@@ -1,0 +1,251 @@
+"""The presets: what each phase of a tuning run is, and where each number comes from.
+
+`preset(name, overrides)` gives frozen values; `phases.json` of a run repeats them with their sources. A
+number whose source is not known says "not stated" and what was taken instead. Sources: [paper] = arXiv
+2403.01081 (LAB), its table 2 and section 3; [later] = arXiv 2412.13337 (same group); [measured] =
+SmolLM2-135M on 2 CPU cores, see `docs/architecture.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from lab.synthesis.mixing import Budget
+
+Schedule = Literal["constant", "cosine"]
+OVERRIDES = ("epochs", "learning_rate", "effective_batch", "max_rows")
+
+
+class PresetError(ValueError):
+    """The preset or an override is not usable; the message names it and what is possible."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase. `effective_batch` counts rows per optimizer step over all ranks; `warmup_steps` is linear
+    warm-up in optimizer steps, at most a tenth of the phase; `max_tokens` bounds one row; `sources` says
+    where numbers are from.
+    """
+
+    name: str
+    title: str
+    budget: Budget
+    epochs: int
+    learning_rate: float
+    effective_batch: int
+    warmup_steps: int
+    max_tokens: int
+    schedule: Schedule
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A run. `pack_tokens` is the room of one forward pass on one rank; betas, decay and clipping are
+    AdamW's.
+    """
+
+    name: str
+    phases: tuple[Phase, ...]
+    pack_tokens: int
+    activation_checkpointing: bool
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    checkpoint_steps: int = 50
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        value["betas"] = list(self.betas)
+        value["phases"] = [
+            {
+                **phase,
+                "budget": {**phase["budget"], "datasets": list(phase["budget"]["datasets"])},
+                "sources": dict(phase["sources"]),
+            }
+            for phase in value["phases"]
+        ]
+        return value
+
+
+_OPTIMIZER_SOURCES = {
+    "betas": "not stated in [paper]; InstructLab's trainer uses (0.9, 0.95)",
+    "epsilon": "not stated in [paper]; InstructLab's trainer uses 1e-8",
+    "weight_decay": "not stated in [paper]; InstructLab's trainer uses 0",
+    "clip_norm": "not stated; 1.0 is ours",
+    "checkpoint_steps": "ours: bounds what a lost machine costs",
+    "pack_tokens": "not stated; ours",
+    "activation_checkpointing": "not stated; ours: memory for time",
+}
+
+_MEASURED = "[measured]: recall of held-out questions about invented facts"
+
+EMBEDDED_CPU = Preset(
+    name="embedded-cpu",
+    phases=(
+        Phase(
+            name="phase_1",
+            title="knowledge with short answers",
+            budget=Budget(datasets=("knowledge_short",), max_rows=200),
+            epochs=2,
+            learning_rate=2e-4,
+            effective_batch=16,
+            warmup_steps=4,
+            max_tokens=512,
+            schedule="constant",
+            sources={
+                "epochs": _MEASURED,
+                "learning_rate": _MEASURED,
+                "effective_batch": _MEASURED,
+                "warmup_steps": "ours: a few steps for Adam's second moment",
+                "max_tokens": "[measured]: long rows are slow on a CPU",
+                "budget.max_rows": "ours: at most four minutes on 2 cores for both phases",
+                "schedule": "[paper]: no decay in the intermediate phases",
+            },
+        ),
+        Phase(
+            name="phase_2",
+            title="knowledge with long answers and skills, with replay",
+            budget=Budget(
+                datasets=("knowledge_long", "skill"), max_rows=150, replay_share=0.25, buffer_rows=32
+            ),
+            epochs=2,
+            learning_rate=1e-4,
+            effective_batch=16,
+            warmup_steps=4,
+            max_tokens=512,
+            schedule="constant",
+            sources={
+                "epochs": _MEASURED,
+                "learning_rate": "ours: half of phase 1's, so that what it taught stays",
+                "effective_batch": _MEASURED,
+                "warmup_steps": "ours",
+                "max_tokens": "[measured]: long rows are slow on a CPU",
+                "budget.max_rows": "ours: at most four minutes on 2 cores for both phases",
+                "budget.replay_share": "not stated in [paper]; ours",
+                "budget.buffer_rows": "not stated in [paper]; ours",
+                "schedule": "[later]: cosine decay can be dropped with little effect",
+            },
+        ),
+    ),
+    pack_tokens=512,
+    activation_checkpointing=False,
+    sources={
+        **_OPTIMIZER_SOURCES,
+        "pack_tokens": "[measured]: longer packs are slower on a CPU (attention is quadratic)",
+    },
+)
+
+
+def _paper_phases(learning_rate: float, warmup_steps: int, epochs: tuple[int, int, int]) -> tuple[Phase, ...]:
+    """KT/1, KT/2 and ST of [paper], table 2; what differs between its two models is passed in."""
+    stated = {
+        "epochs": "[paper] table 2",
+        "learning_rate": "[paper] table 2",
+        "effective_batch": "[paper] table 2",
+        "warmup_steps": "[paper] table 2",
+        "max_tokens": "[paper] table 2",
+        "budget.max_rows": "[paper] table 2 (samples); whether replayed rows are counted is not stated",
+        "budget.replay_share": "not stated: [paper] replays earlier phases, not how much; 1.0 is ours",
+        "schedule": "[paper]: linear warm-up, no cosine decay in the intermediate phases",
+    }
+    return (
+        Phase(
+            name="phase_1",
+            title="KT/1: knowledge with short answers",
+            budget=Budget(datasets=("knowledge_short",), max_rows=630_000),
+            epochs=epochs[0],
+            learning_rate=learning_rate,
+            effective_batch=3840,
+            warmup_steps=warmup_steps,
+            max_tokens=2048,
+            schedule="constant",
+            sources=stated,
+        ),
+        Phase(
+            name="phase_2",
+            title="KT/2: knowledge with long answers, with replay of KT/1",
+            budget=Budget(datasets=("knowledge_long",), max_rows=230_000, replay_share=1.0),
+            epochs=epochs[1],
+            learning_rate=learning_rate,
+            effective_batch=3840,
+            warmup_steps=warmup_steps,
+            max_tokens=2048,
+            schedule="constant",
+            sources={
+                **stated,
+                "max_tokens": "not stated clearly in [paper] (2048 or 4096); 2048 is ours",
+                "budget.datasets": "[paper] adds public foundational skills; the replay buffer is for those",
+            },
+        ),
+        Phase(
+            name="phase_3",
+            title="ST: compositional skills, with replay of KT/1 and KT/2",
+            budget=Budget(datasets=("skill",), max_rows=550_000, replay_share=1.0),
+            epochs=epochs[2],
+            learning_rate=learning_rate,
+            effective_batch=3840,
+            warmup_steps=warmup_steps,
+            max_tokens=4096,
+            schedule="cosine",
+            sources={
+                **stated,
+                "schedule": "not stated for the last phase; cosine is the default of InstructLab's trainer",
+            },
+        ),
+    )
+
+
+LAB_LABRADORITE_13B = Preset(
+    name="lab-labradorite-13b",
+    phases=_paper_phases(learning_rate=2e-5, warmup_steps=385, epochs=(5, 7, 7)),
+    pack_tokens=8192,
+    activation_checkpointing=True,
+    sources=_OPTIMIZER_SOURCES,
+)
+
+LAB_MERLINITE_7B = Preset(
+    name="lab-merlinite-7b",
+    phases=_paper_phases(learning_rate=1e-6, warmup_steps=800, epochs=(4, 4, 7)),
+    pack_tokens=8192,
+    activation_checkpointing=True,
+    sources=_OPTIMIZER_SOURCES,
+)
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset for preset in (EMBEDDED_CPU, LAB_LABRADORITE_13B, LAB_MERLINITE_7B)
+}
+
+
+def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Preset:
+    """The named preset with `overrides` (`epochs`, `learning_rate`, `effective_batch`, `max_rows`) set in
+    every phase.
+
+    Raises PresetError for a name, a key or a value that cannot be used.
+    """
+    if name not in PRESETS:
+        raise PresetError(f"no preset {name!r}; there are: {', '.join(sorted(PRESETS))}")
+    chosen = PRESETS[name]
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    unknown = sorted(given.keys() - set(OVERRIDES))
+    if unknown:
+        raise PresetError(f"tune.overrides.{unknown[0]} is not known; there are: {', '.join(OVERRIDES)}")
+    for key, value in given.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or value <= 0 or (key != "learning_rate" and value != int(value)):
+            raise PresetError(f"tune.overrides.{key} must be a positive number, not {value!r}")
+    return replace(chosen, phases=tuple(_override(phase, given) for phase in chosen.phases))
+
+
+def _override(phase: Phase, given: Mapping[str, Any]) -> Phase:
+    fields: dict[str, Any] = {key: int(given[key]) for key in ("epochs", "effective_batch") if key in given}
+    if "learning_rate" in given:
+        fields["learning_rate"] = float(given["learning_rate"])
+    if "max_rows" in given:
+        fields["budget"] = replace(phase.budget, max_rows=int(given["max_rows"]))
+    said = {("budget.max_rows" if key == "max_rows" else key): "tune.overrides" for key in given}
+    return replace(phase, **fields, sources={**phase.sources, **said})

@@ -1,0 +1,133 @@
+"""The tune stage: mix the samples into phases, train the student on each, save the model.
+
+    treewright tune --work W --student embedded            # one process, CPU or one GPU
+    treewright tune --work W --student DIR --ranks 8       # FSDP2 under torchrun on one node
+
+Reads `generate/samples.jsonl` (schema `sample.json`) and the student's folder; writes `model/`,
+`phases.json`, `metrics.jsonl`, `training/phase_N.jsonl`, `training/refused.jsonl` and `curves.svg`. An
+interrupted run goes on from its last checkpoint. The phases are the LAB method's (arXiv 2403.01081), see
+`gpu_runner/tune/phases.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpu_runner.embedded import cache_folder
+from gpu_runner.stage import SCRATCH, Manifest, execute
+from gpu_runner.student import resolve_student
+from gpu_runner.tune.phases import preset
+from lab.contracts import digest, read_json, read_lines, write_json, write_lines
+from lab.synthesis.mixing import mix
+
+DEFAULT_PRESET = "embedded-cpu"
+JOB = "job.json"
+Say = Callable[[str], None]
+
+
+class TuneError(RuntimeError):
+    """The stage cannot run; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """`student`: `embedded` or a folder. `precision`: `bf16` (autocast over fp32 weights) or `fp32`."""
+
+    student: str
+    preset: str = DEFAULT_PRESET
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    precision: str = "bf16"
+    ranks: int = 1
+
+
+def settings_from_plan(work: Path, student: str, **given: Any) -> TuneSettings:
+    """The plan's `config.tune`, with what was `given` on the command line (not None) before it."""
+    path = work / "plan" / "plan.json"
+    config = read_json(path).get("config", {}).get("tune", {}) if path.is_file() else {}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    overrides = {**(config.get("overrides") or {}), **chosen.pop("overrides", {})}
+    name = chosen.pop("preset", None) or config.get("preset") or DEFAULT_PRESET
+    return TuneSettings(student, preset=name, overrides=overrides, **chosen)
+
+
+def run(
+    inputs: Path, outputs: Path, settings: TuneSettings, *, cache: Path | None = None, say: Say = print
+) -> Manifest:
+    """Run the stage in the work folder `inputs`. Raises TuneError, PresetError, StudentError, StageError,
+    TrainingStoppedError and LossNotFiniteError."""
+    import torch
+
+    samples = inputs / "generate" / "samples.jsonl"
+    if not samples.is_file():
+        raise TuneError(f"{samples} is not there: run `treewright generate --work {inputs}` first")
+    if settings.precision not in ("bf16", "fp32"):
+        raise TuneError(f"precision is bf16 or fp32, not {settings.precision!r}")
+    chosen = preset(settings.preset, settings.overrides)
+    student = resolve_student(settings.student, cache or cache_folder())
+
+    def body(partial: Path) -> None:
+        training = partial / "training"
+        mixed = mix(read_lines(samples, "sample"), [phase.budget for phase in chosen.phases], settings.seed)
+        for phase in mixed:
+            write_lines(training / f"phase_{phase.number}.jsonl", phase.rows)
+        if not any(phase.worth_training for phase in mixed):
+            raise TuneError(f"{samples} holds no row that the preset {chosen.name} trains on")
+        job = {
+            "student": str(student),
+            "student_name": settings.student if settings.student == "embedded" else student.name,
+            "preset": settings.preset,
+            "overrides": dict(settings.overrides),
+            "seed": settings.seed,
+            "precision": settings.precision,
+            "phases": [
+                {
+                    "counts": dict(phase.counts),
+                    "by_leaf": dict(phase.by_leaf),
+                    "notes": list(phase.notes),
+                    "worth_training": phase.worth_training,
+                    "digest": digest(list(phase.rows)),
+                }
+                for phase in mixed
+            ],
+        }
+        write_json(partial / SCRATCH / JOB, job)
+        if settings.ranks == 1:
+            from gpu_runner.tune.worker import work
+
+            work(partial, say)
+        else:
+            _torchrun(partial, settings.ranks)
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return execute(
+        "tune",
+        {"generate": inputs / "generate", "student": student},
+        outputs,
+        {
+            "preset": chosen.to_json(),
+            "seed": settings.seed,
+            "precision": settings.precision,
+            "ranks": settings.ranks,
+            "device": device,
+        },
+        body,
+        tools=("torch", "transformers"),
+    )
+
+
+def _torchrun(partial: Path, ranks: int) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command += ["-m", "gpu_runner.tune.worker", str(partial)]
+    result = subprocess.run(command, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}, check=False)
+    if result.returncode != 0:
+        raise TuneError(
+            f"a training process ended with status {result.returncode}; its message is above. "
+            "The same command goes on from the last checkpoint."
+        )
