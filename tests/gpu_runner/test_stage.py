@@ -68,7 +68,7 @@ def test_an_output_that_was_touched_is_made_again_and_refused_as_an_input(tmp_pa
     rows.write_text("evil")
     assert changed_files(tmp_path / "generate", manifest) == ["deep/rows.jsonl has other content"]
     with pytest.raises(
-        StageError, match="changed after generate wrote it: deep/rows.jsonl has other content"
+        StageError, match=r"changed after generate wrote it: deep/rows\.jsonl has other content"
     ):
         execute("tune", [tmp_path / "generate"], tmp_path / "tune", {}, lambda partial: None)
     assert not _run(tmp_path).reused
