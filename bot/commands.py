@@ -108,7 +108,8 @@ class Unknown:
 
 Said = Command | Misused | Unknown
 
-_MARKDOWN = MarkdownIt("commonmark")
+# Without `text_join` an escaped or encoded slash stays a token of its own, and is not the start of a command.
+_MARKDOWN = MarkdownIt("commonmark").disable("text_join")
 _LINE = re.compile(r"/([A-Za-z][A-Za-z-]{0,31})(?:[ \t]+(\S.*?))?[ \t]*", re.DOTALL)
 
 

@@ -12,14 +12,7 @@ import os
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, replace
-from typing import Any, Literal, TypeVar
-
-from lab.synthesis.preview import Preview, preview
-from lab.taxonomy.chunks import Chunk, chunk
-from lab.taxonomy.diff import TreeDiff, diff
-from lab.taxonomy.documents import DocumentError, fetch_documents
-from lab.taxonomy.leaf import LeafError, load_leaf
-from lab.taxonomy.lint import LintReport, lint
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from bot import audit, publish
 from bot.services import CONFIG, Services, SupersededError, Trees, default_config, open_trees
@@ -27,8 +20,15 @@ from bot.store import Pull
 from lab.contracts import digest
 from lab.report import checks
 from lab.synthesis.endpoints import EndpointError, endpoints_from_environment
-from lab.synthesis.engine import Engine
+from lab.taxonomy.chunks import Chunk, chunk
+from lab.taxonomy.diff import TreeDiff, diff
+from lab.taxonomy.documents import DocumentError, fetch_documents
+from lab.taxonomy.leaf import LeafError, load_leaf
+from lab.taxonomy.lint import LintReport, lint
 from lab.taxonomy.model import Leaf
+
+if TYPE_CHECKING:
+    from lab.synthesis.preview import Preview
 
 Outcome = Literal["ok", "red", "superseded", "failed", "cancelled", "skipped"]
 T = TypeVar("T")
@@ -178,6 +178,11 @@ def _preview_and_keep(services: Services, pull: Pull, head: str, started: float,
 
 
 def _make_preview(services: Services, pull: Pull, head: str, started: float, size: int | None) -> Preview:
+    # Only workers that preview need the model client; the web starts without it.
+    from lab.synthesis.preview import preview
+
+    from lab.synthesis.engine import Engine
+
     trees = open_trees(services, pull, head)
     config = trees.config
     if size is not None:

@@ -107,7 +107,7 @@ def _tell(services: Services, pull: Pull, command: Command) -> Answer:
     from lab.taxonomy.rules import RULES
 
     rule = command.argument or ""
-    known = {name: (spec.summary, spec.help) for name, spec in RULES.items()}
+    known = {name: (f"{spec.title}. {spec.why}", spec.fix) for name, spec in RULES.items()}
     return Answer(rule in known, replies.explain(rule, known.get(rule), sorted(known)))
 
 
