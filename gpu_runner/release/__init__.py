@@ -1,0 +1,1 @@
+"""The release stage: assemble what is published, then publish exactly that."""
