@@ -1,8 +1,9 @@
 """What a repository lets Treewright do: `.github/treewright.yml` as frozen dataclasses.
 
-Reach it by `load_config(bytes | None)`. The schema (`schemas/repository_config.json`) describes every key; a file that
-does not fit it is reported with line and column, and the defaults hold until it is mended, so a broken file can never
-widen a permission. Where the models run is the operator's setting, not a repository's.
+Reach it by `load_config(bytes | None)`. The schema (`schemas/repository_config.json`) describes every key;
+a file that does not fit it is reported with line and column, and the defaults hold until it is mended, so a
+broken file can never widen a permission. Where the models run is the operator's setting, not a
+repository's.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class DocumentPolicy:
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes. Words of context, pair and leaf are the predecessor's advice (its README), which nothing checked there;
+    """Sizes. Words of context, pair and leaf are the predecessor's advice (its README), which nothing
+    checked there;
     the outline's length is its web form's."""
 
     context_words: int = 500
@@ -90,7 +92,9 @@ class ModelName:
 
 @dataclass(frozen=True)
 class Models:
-    """The three roles of the LAB method (arXiv 2403.01081). The defaults show the pipeline; they do not teach well."""
+    """The three roles of the LAB method (arXiv 2403.01081). The defaults show the pipeline; they do not
+    teach well.
+    """
 
     teacher: ModelName = ModelName()
     judge: ModelName = ModelName()
@@ -107,7 +111,9 @@ class PreviewSettings:
 
 @dataclass(frozen=True)
 class GenerateSettings:
-    """Rows for each leaf, what is kept back for the benchmark, and the general rows that guard against forgetting."""
+    """Rows for each leaf, what is kept back for the benchmark, and the general rows that guard against
+    forgetting.
+    """
 
     rows_changed: int = 200
     rows_unchanged: int = 12
@@ -175,7 +181,9 @@ class RepositoryConfig:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RepositoryConfig:
-        """Reads what `to_json` wrote (missing keys get their defaults). The data is ours, not a contributor's."""
+        """Reads what `to_json` wrote (missing keys get their defaults). The data is ours, not a
+        contributor's.
+        """
         built: RepositoryConfig = _build(cls, data)
         return built
 

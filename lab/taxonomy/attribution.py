@@ -1,7 +1,8 @@
-"""The checks of `attribution.txt`: one block of `Label: value` lines for each work, blocks apart by an empty line.
+"""The checks of `attribution.txt`: one block of `Label: value` lines for each work, blocks apart by an
+empty line.
 
-Labels and licences are those of the predecessor's contribution guide, where only the file's existence was checked and
-a leaf under a non-commercial licence went in. Own work has `-` as its link.
+Labels and licences are those of the predecessor's contribution guide, where only the file's existence was
+checked and a leaf under a non-commercial licence went in. Own work has `-` as its link.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The digest of `lab/contracts.py`, without the weight of a schema library: lint starts on every keystroke's save."""
+"""The digest of `lab/contracts.py`, without the weight of a schema library: lint starts on every
+keystroke's save.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The checks of one `qna.yaml`: its shape against the schema, then what a schema cannot say.
 
-`check` reports everything about the file at once, each finding at the very value it is about. The rules' reasons are in
-`lab/taxonomy/rules.py`; the schemas are `schemas/knowledge_v3.json` and `schemas/skill_v{1,2,3}.json`.
+`check` reports everything about the file at once, each finding at the very value it is about. The rules'
+reasons are in `lab/taxonomy/rules.py`; the schemas are `schemas/knowledge_v3.json` and
+`schemas/skill_v{1,2,3}.json`.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ _HINTS = {
     "commit": "Add `commit:` with the full id of the documents' commit.",
     "patterns": "Add `patterns:` with a list of globs such as `guides/*.md`.",
     "context": "Add `context:` with the passage of the document that the questions are about.",
-    "questions_and_answers": "Put the questions under `questions_and_answers:`, at least three for each context.",
+    "questions_and_answers": (
+        "Put the questions under `questions_and_answers:`, at least three for each context."
+    ),
     "question": "Add `question:` to this entry.",
     "answer": "Add `answer:` to this entry.",
 }
 _MIGRATE = (
-    "Version 3 has `document_outline` instead of `task_description`, and each of at least five seed examples has a "
+    "Version 3 has `document_outline` instead of `task_description`, and each of at least five "
+    "seed examples has a "
     "`context` with three `questions_and_answers`."
 )
 
@@ -117,7 +121,8 @@ def _version(found: Findings, root: YamlNode, knowledge: bool, strict: bool) -> 
     return int(value)
 
 
-# ---- shape -----------------------------------------------------------------------------------------------------
+# ---- shape
+# -----------------------------------------------------------------------------------------------------
 
 
 def _shape(found: Findings, root: YamlNode, schema: dict[str, object]) -> None:
@@ -227,17 +232,20 @@ def _key(root: YamlNode, path: Iterable[str | int]) -> YamlNode | None:
     return key
 
 
-# ---- content ---------------------------------------------------------------------------------------------------
+# ---- content
+# ---------------------------------------------------------------------------------------------------
 
 
 def _content(found: Findings, root: YamlNode, config: RepositoryConfig, knowledge: bool) -> None:
     limits = config.lint.limits
     creator = root.get("created_by")
-    if creator is not None and creator.type == "str" and creator.text:
-        if not re.fullmatch(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}", creator.text):
-            found.add(
-                "created-by", creator, f"`{printable(creator.text, 60)}` is not a GitHub account's name."
-            )
+    if (
+        creator is not None
+        and creator.type == "str"
+        and creator.text.strip()
+        and not re.fullmatch(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}", creator.text.strip())
+    ):
+        found.add("created-by", creator, f"`{printable(creator.text, 60)}` is not a GitHub account's name.")
     for name in ("created_by", "task_description", "domain", "document_outline"):
         _blank(found, root.get(name), name)
     seeds = _mappings(root.get("seed_examples"))
@@ -308,7 +316,10 @@ def _knowledge_seeds(found: Findings, seeds: list[YamlNode], config: RepositoryC
                 continue
             before = asked.setdefault(_same(question.text), (question, seed))
             if before[0] is not question:
-                message = f"The question `{printable(question.text.strip(), 80)}` stands already on line {before[0].line}."
+                message = (
+                    f"The question `{printable(question.text.strip(), 80)}` stands already "
+                    f"on line {before[0].line}."
+                )
                 within = before[1] is seed
                 found.add("duplicate-question", question, message, severity="error" if within else "warning")
 

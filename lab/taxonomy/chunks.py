@@ -1,8 +1,9 @@
 """Cuts documents into passages for the teacher: by headings, then by paragraphs, never inside a sentence.
 
-A chunk's id is a digest of its document, heading and text, so it stays the same when other parts of the document change
-place, and a second run asks the teacher nothing that it has answered. Passages of about 180 words are near the 250
-tokens that the small embedded teacher attends to well; the predecessor used about 500 tokens with a large one.
+A chunk's id is a digest of its document, heading and text, so it stays the same when other parts of the
+document change place, and a second run asks the teacher nothing that it has answered. Passages of about 180
+words are near the 250 tokens that the small embedded teacher attends to well; the predecessor used about
+500 tokens with a large one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 
 @dataclass(frozen=True)
 class Chunk:
-    """`heading` is the way to it (`Isles > Lights`), `index` its place among the document's chunks, from 0."""
+    """`heading` is the way to it (`Isles > Lights`), `index` its place in the document, from 0."""
 
     id: str
     document: str
@@ -30,7 +31,9 @@ class Chunk:
 
 
 def chunk(document: SourceDocument, words: int = 180) -> list[Chunk]:
-    """Passages of at most `words` words; a sentence, table row or line of code longer than that stays whole."""
+    """Passages of at most `words` words; a sentence, table row or line of code longer than that stays
+    whole.
+    """
     chunks: list[Chunk] = []
     seen: set[str] = set()
     for heading, body in sections(document.text):
@@ -81,7 +84,9 @@ def sections(text: str) -> list[tuple[str, str]]:
 
 
 def _pack(body: str, words: int) -> list[str]:
-    """Whole paragraphs while they fit; a longer one is cut between sentences (tables and code between lines)."""
+    """Whole paragraphs while they fit; a longer one is cut between sentences (tables and code between
+    lines).
+    """
     packed: list[str] = []
     current: list[str] = []
     count = 0

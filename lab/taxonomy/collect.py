@@ -43,7 +43,9 @@ class Findings:
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
     def all(self) -> list[Finding]:
-        """Sorted by place. Of more than `MOST`, errors are kept first, and a note says how many are left out."""
+        """Sorted by place. Of more than `MOST`, errors are kept first, and a note says how many are left
+        out.
+        """
         found = sorted(set(self._found))
         if len(found) <= MOST:
             return found

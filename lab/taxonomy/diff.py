@@ -1,7 +1,8 @@
 """What a change does to the taxonomy: leaves and seeds, not lines; unchanged folders are never opened.
 
-The predecessor's unit was the file (a one-word fix regenerated a whole leaf), and removed or renamed leaves were not
-reported at all. Here a leaf that moved is one that lost its old path and has most of its content at a new one.
+The predecessor's unit was the file (a one-word fix regenerated a whole leaf), and removed or renamed leaves
+were not reported at all. Here a leaf that moved is one that lost its old path and has most of its content
+at a new one.
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
-"""Fetches the documents that a knowledge leaf pins, from a hostile URL, without running anything of the repository.
+"""Fetches the documents that a knowledge leaf pins, from a hostile URL, without running anything of the
+repository.
 
-A bare partial fetch of one commit (`--depth=1 --filter=blob:none SHA`), the listing from Git's own trees, then only the
-matching regular files' blobs: no checkout, so no filters, hooks, links, submodules or LFS downloads. https only, hosts
-from the repository's configuration, no redirects, no credentials, private addresses refused, budgets on files, bytes
-and time. What was read is cached by repository, commit and patterns; caches may be shared by processes.
+A bare partial fetch of one commit (`--depth=1 --filter=blob:none SHA`), the listing from Git's own trees,
+then only the matching regular files' blobs: no checkout, so no filters, hooks, links, submodules or LFS
+downloads. https only, hosts from the repository's configuration, no redirects, no credentials, private
+addresses refused, budgets on files, bytes and time. What was read is cached by repository, commit and
+patterns; caches may be shared by processes.
 
-`mirrors` maps a leaf's URL to an internal one (an operator's setting, `TREEWRIGHT_GIT_MIRRORS`); only that may be
-http or a path, and no contributor reaches it.
+`mirrors` maps a leaf's URL to an internal one (an operator's setting, `TREEWRIGHT_GIT_MIRRORS`); only that
+may be http or a path, and no contributor reaches it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import shutil
@@ -56,7 +59,9 @@ _OPTIONS = (
 
 
 class DocumentError(RuntimeError):
-    """Documents could not be had. `reason` says what was wrong, `hint` what to do; both may be shown to people."""
+    """Documents could not be had. `reason` says what was wrong, `hint` what to do; both may be shown to
+    people.
+    """
 
     def __init__(self, reason: str, hint: str = "") -> None:
         self.reason = reason
@@ -213,7 +218,9 @@ def _too_large(path: str, size: int, policy: DocumentPolicy) -> DocumentError:
 
 
 class _Git:
-    """One bare partial copy in a throw-away folder, with an environment that knows nothing of this machine's user."""
+    """One bare partial copy in a throw-away folder, with an environment that knows nothing of this
+    machine's user.
+    """
 
     def __init__(self, folder: Path, url: str, policy: DocumentPolicy, pinned: bool) -> None:
         self.folder = folder
@@ -331,7 +338,9 @@ class _Git:
 
 
 def pinned_address(host: str, port: int = 443) -> str:
-    """`host:port:address` for curl: resolved once, so that a name cannot turn into a private address afterwards."""
+    """`host:port:address` for curl: resolved once, so that a name cannot turn into a private address
+    afterwards.
+    """
     try:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
@@ -360,8 +369,6 @@ def _size(folder: Path) -> int:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Git and the helpers that it started: they are a process group of their own."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, 9)
-    except ProcessLookupError:
-        pass
     process.wait()

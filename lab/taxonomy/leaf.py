@@ -1,7 +1,8 @@
 """From a `qna.yaml` to a `Leaf`. The same checks as lint's decide whether it can be read.
 
-Rules about tidiness or policy (a trailing space, a host that is not allowed) do not keep a leaf from loading; they are
-lint's, and `documents.fetch_documents` asks the policy again before it goes to the network.
+Rules about tidiness or policy (a trailing space, a host that is not allowed) do not keep a leaf from
+loading; they are lint's, and `documents.fetch_documents` asks the policy again before it goes to the
+network.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def leaf_folders(paths: Iterable[str]) -> list[str]:
 
 
 def read_document(tree: Tree, file: str, limit: int) -> YamlDocument:
-    """The file's YAML; what cannot be read at all is a problem on line 1. The size is asked before the bytes."""
+    """The file's YAML; what cannot be read at all is a problem on line 1. The size is asked before the
+    bytes.
+    """
     try:
         return read_yaml(tree.read(file, limit), YamlBudgets(bytes=limit))
     except TooLarge as error:

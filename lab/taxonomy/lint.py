@@ -1,5 +1,5 @@
-"""Lint: every finding of every file of a taxonomy, from one validator that the bot, the Actions, the command and the
-generator share. It never stops at a broken file, and nothing of the tree is executed.
+"""Lint: every finding of every file of a taxonomy, from one validator that the bot, the Actions, the
+command and the generator share. It never stops at a broken file, and nothing of the tree is executed.
 
 Reach it by `lint(tree, config)` or `treewright lint`; `LintReport.to_json` is a stable contract
 (`schemas/lint_report.json`).
@@ -54,9 +54,10 @@ class LintReport:
 def lint(
     tree: Tree, config: RepositoryConfig, only: Collection[str] | None = None, strict: bool | None = None
 ) -> LintReport:
-    """Lints the whole tree, or the leaves that have a file among `only` (changed paths; removed ones are passed over).
+    """Lints the whole tree, or the leaves that have a file among `only` (changed paths; removed ones are
+    passed over).
 
-    `strict` holds files to the rules for new and changed leaves (formats of today, no empty file); it follows `only`
+    `strict` holds files to the rules for new and changed leaves; it follows `only`
     unless given: a tree that nobody touched is held to each file's own version.
     """
     strict = only is not None if strict is None else strict
@@ -158,7 +159,8 @@ def _attribution(
     found = Findings(path, config.lint)
     near = next((p for p in present if p.casefold().startswith(file.casefold()[:-4])), None)
     help_ = f"Rename `{printable(near)}` to `attribution.txt`." if near else ""
-    # A leaf of version 1, or one that is empty, is from before attributions; it needs one when somebody changes it.
+    # A leaf of version 1, or one that is empty, is from before attributions; it needs one when somebody
+    # changes it.
     old = any(finding.rule in ("version", "empty-file") and finding.severity == "warning" for finding in leaf)
     if not old or strict:
         found.add("attribution-missing", (1, 1), "`attribution.txt` is missing in this leaf's folder.", help_)

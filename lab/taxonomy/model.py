@@ -1,7 +1,8 @@
 """What a taxonomy is made of: leaves, their seed examples, and the documents they pin.
 
-The predecessor decides a leaf's kind per seed and never writes it down; here it is a property of the leaf, and a leaf
-that mixes kinds is a lint error. All values are frozen: a leaf is read once and never edited in place.
+The predecessor decides a leaf's kind per seed and never writes it down; here it is a property of the leaf,
+and a leaf that mixes kinds is a lint error. All values are frozen: a leaf is read once and never edited in
+place.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class DocumentRef:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A folder with a `qna.yaml`. `path` is its place in the tree, such as `knowledge/geography/farne_mora`."""
+    """A folder with a `qna.yaml`. `path` is its place in the tree, such as
+    `knowledge/geography/farne_mora`.
+    """
 
     path: str
     kind: Kind

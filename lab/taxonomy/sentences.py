@@ -1,8 +1,8 @@
 """Splits English-like text into sentences, by rule and always the same way.
 
-Synthesis asks one question for each sentence of a document, so a heading, a table row or a line of code must not pass
-for a sentence, and `Dr. Smith` or `3.5 km` must not end one. Rules instead of a model: no download, no randomness, and a
-contributor can see why a sentence was cut where it was.
+Synthesis asks one question for each sentence of a document, so a heading, a table row or a line of code
+must not pass for a sentence, and `Dr. Smith` or `3.5 km` must not end one. Rules instead of a model: no
+download, no randomness, and a contributor can see why a sentence was cut where it was.
 """
 
 from __future__ import annotations
@@ -11,9 +11,92 @@ import re
 
 # Words that a full stop follows without ending the sentence.
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st sr jr rev hon gen col lt capt sgt gov sen rep pres vs etc e.g i.e cf ca c approx al fig figs "
-    "eq no nos vol vols pp p ch sec ed eds trans repr dept univ inc ltd co corp est fl b d r jan feb mar apr jun jul "
-    "aug sep sept oct nov dec mon tue wed thu fri sat sun u.s u.k u.n a.m p.m ph.d m.d b.a m.a b.c a.d".split()
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "prof",
+        "st",
+        "sr",
+        "jr",
+        "rev",
+        "hon",
+        "gen",
+        "col",
+        "lt",
+        "capt",
+        "sgt",
+        "gov",
+        "sen",
+        "rep",
+        "pres",
+        "vs",
+        "etc",
+        "e.g",
+        "i.e",
+        "cf",
+        "ca",
+        "c",
+        "approx",
+        "al",
+        "fig",
+        "figs",
+        "eq",
+        "no",
+        "nos",
+        "vol",
+        "vols",
+        "pp",
+        "p",
+        "ch",
+        "sec",
+        "ed",
+        "eds",
+        "trans",
+        "repr",
+        "dept",
+        "univ",
+        "inc",
+        "ltd",
+        "co",
+        "corp",
+        "est",
+        "fl",
+        "b",
+        "d",
+        "r",
+        "jan",
+        "feb",
+        "mar",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sep",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
+        "mon",
+        "tue",
+        "wed",
+        "thu",
+        "fri",
+        "sat",
+        "sun",
+        "u.s",
+        "u.k",
+        "u.n",
+        "a.m",
+        "p.m",
+        "ph.d",
+        "m.d",
+        "b.a",
+        "m.a",
+        "b.c",
+        "a.d",
+    ]
 )
 # These may well end a sentence; they do when a capital letter that is no name's part follows.
 _OPEN = frozenset(
@@ -21,15 +104,62 @@ _OPEN = frozenset(
 )
 _STOP = re.compile(r"[.!?…]+[\"'”’»)\]*_]*(?=\s|$)")
 _STARTERS = frozenset(
-    "the a an it he she they we i you this that these those in on at by for from after before when while its his her "
-    "their our my your some many most all each every if but and so however there here as".split()
+    [
+        "the",
+        "a",
+        "an",
+        "it",
+        "he",
+        "she",
+        "they",
+        "we",
+        "i",
+        "you",
+        "this",
+        "that",
+        "these",
+        "those",
+        "in",
+        "on",
+        "at",
+        "by",
+        "for",
+        "from",
+        "after",
+        "before",
+        "when",
+        "while",
+        "its",
+        "his",
+        "her",
+        "their",
+        "our",
+        "my",
+        "your",
+        "some",
+        "many",
+        "most",
+        "all",
+        "each",
+        "every",
+        "if",
+        "but",
+        "and",
+        "so",
+        "however",
+        "there",
+        "here",
+        "as",
+    ]
 )
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 _BLOCK = re.compile(r"^\s*(?:[-*+]|\d{1,3}[.)])\s+")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a Markdown text in reading order, one line each: no headings, tables, code or bare links."""
+    """The sentences of a Markdown text in reading order, one line each: no headings, tables, code or bare
+    links.
+    """
     found: list[str] = []
     for block in _prose(text):
         found += [s for s in (clean(part) for part in split(block)) if len(s.split()) >= 2]
@@ -95,9 +225,12 @@ def _prose(text: str) -> list[str]:
             continue
         bare = line.strip().removeprefix(">").strip()
         below = lines[number + 1].strip() if number + 1 < len(lines) else ""
-        if fence or not bare:
-            blocks.append([])
-        elif bare.startswith(("#", "|", "<!--", "[^")) or re.fullmatch(r"[-=*_ |:]{2,}", bare):
+        if (
+            fence
+            or not bare
+            or bare.startswith(("#", "|", "<!--", "[^"))
+            or re.fullmatch(r"[-=*_ |:]{2,}", bare)
+        ):
             blocks.append([])
         elif re.fullmatch(r"=+|-{2,}", below) and not blocks[-1]:
             blocks.append([])  # a setext heading

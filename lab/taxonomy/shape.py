@@ -1,8 +1,9 @@
 """Holds a YAML tree against a JSON Schema from `schemas/`, and says what is wrong at which node.
 
-A JSON Schema library forgets lines, so this reads the small part of JSON Schema that our own files use, over nodes that
-know their place: type, const, enum, required, properties, additionalProperties, items, minItems, uniqueItems,
-minLength, pattern, minimum, maximum. A test holds its verdicts against the `jsonschema` package's on every schema.
+A JSON Schema library forgets lines, so this reads the small part of JSON Schema that our own files use,
+over nodes that know their place: type, const, enum, required, properties, additionalProperties, items,
+minItems, uniqueItems, minLength, pattern, minimum, maximum. A test holds its verdicts against the
+`jsonschema` package's on every schema.
 """
 
 from __future__ import annotations

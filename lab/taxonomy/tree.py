@@ -1,7 +1,8 @@
 """A read-only view of a taxonomy: a folder on disk, or a revision in a Git object store without a checkout.
 
-Nothing of a tree is ever executed, and no link is ever followed. Sizes are checked before a file's bytes are kept, so
-a 50 MB `qna.yaml` costs nothing. `GitTree` keeps one `git cat-file --batch` process; close it, or use it in `with`.
+Nothing of a tree is ever executed, and no link is ever followed. Sizes are checked before a file's bytes
+are kept, so a 50 MB `qna.yaml` costs nothing. `GitTree` keeps one `git cat-file --batch` process; close it,
+or use it in `with`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _DISCARD = 8 << 20  # a larger blob is not read past: the process is replaced in
 
 
 class Tree(Protocol):
-    """Regular files by POSIX path, sorted. `read` raises `Refused` when a file is over `limit` bytes or not regular."""
+    """Regular files by POSIX path, sorted. `read` raises `Refused` when a file is over `limit` bytes or not
+    regular.
+    """
 
     def paths(self) -> Iterable[str]: ...
 
@@ -97,7 +100,9 @@ class FolderTree:
         return data
 
     def blobs(self) -> dict[str, str]:
-        """Every path with the id that Git would give its content, so that a folder compares with a revision."""
+        """Every path with the id that Git would give its content, so that a folder compares with a
+        revision.
+        """
         return {path: self._blob(path) for path in self.paths()}
 
     def _blob(self, path: str) -> str:
@@ -113,7 +118,9 @@ class FolderTree:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a Git tree. `mode` is Git's: 100644, 100755, 120000 (link), 160000 (submodule), 40000 (folder)."""
+    """One line of a Git tree. `mode` is Git's: 100644, 100755, 120000 (link), 160000 (submodule), 40000
+    (folder).
+    """
 
     name: str
     mode: str
@@ -121,7 +128,9 @@ class Entry:
 
 
 class GitTree:
-    """The tree of `revision` in the repository at `git_dir` (bare, or a checkout's folder). Raises `Refused`."""
+    """The tree of `revision` in the repository at `git_dir` (bare, or a checkout's folder). Raises
+    `Refused`.
+    """
 
     def __init__(self, git_dir: Path, revision: str) -> None:
         bare = (git_dir / "HEAD").is_file() and (git_dir / "objects").is_dir()

@@ -1,7 +1,8 @@
-"""Plain words for libyaml's (and PyYAML's) parser messages: what a person did, on which line, and how to mend it.
+"""Plain words for libyaml's (and PyYAML's) parser messages: what a person did, on which line, and how to
+mend it.
 
-A parser says where it gave up, which is often a line or more after the mistake (an unclosed quote is found at the end
-of the file). `explain` moves the place back to the mistake where that is certain.
+A parser says where it gave up, which is often a line or more after the mistake (an unclosed quote is found
+at the end of the file). `explain` moves the place back to the mistake where that is certain.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import re
 from dataclasses import dataclass
 
 _KEYED = re.compile(r"^(\s*(?:- )*\s*[A-Za-z_][\w-]*):[ ]+(.*?)\s*$")
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,9 @@ class Told:
 
 
 def explain(problem: str, context: str, text: str, offset: int, start: int) -> Told:
-    """`problem` and `context` are the parser's; `offset` is where it stopped, `start` where the construct began."""
+    """`problem` and `context` are the parser's; `offset` is where it stopped, `start` where the construct
+    began.
+    """
     offset = min(offset, max(0, len(text) - 1))
     here = text[offset : offset + 1]
     both = f"{context} {problem}"
@@ -61,7 +66,10 @@ def explain(problem: str, context: str, text: str, offset: int, start: int) -> T
         return Told(
             at,
             "This line is neither `key: value` nor part of a text block.",
-            "Put a colon and a space after the key, or indent the line below its key if it belongs to a text.",
+            (
+                "Put a colon and a space after the key, or indent the line below its key if it "
+                "belongs to a text."
+            ),
         )
     if "alias" in context or "anchor" in context:
         return Told(
@@ -111,7 +119,9 @@ def _line(text: str, offset: int) -> str:
 
 
 def _quoted(line: str) -> str | None:
-    """The line with its value in single quotes (double quotes when it has an apostrophe but neither `"` nor `\\`)."""
+    """The line with its value in single quotes (double quotes when it has an apostrophe but neither `"` nor
+    `\\`).
+    """
     match = _KEYED.match(line) or re.match(r"^(\s*-)[ ]+(.*?)\s*$", line)
     if match is None or not match.group(2) or match.group(2)[0] in "'\"|>":
         return None
@@ -153,7 +163,10 @@ def _indentation(text: str, offset: int) -> Told:
     return Told(
         offset,
         f"The indentation does not fit: {indent} spaces here, {above} on the line above.",
-        "Align keys of one entry below each other; every entry of a list starts with `- ` in the same column.",
+        (
+            "Align keys of one entry below each other; every entry of a list starts with `- ` in the "
+            "same column."
+        ),
     )
 
 
@@ -169,3 +182,11 @@ def _first_bare(text: str, offset: int) -> int:
         if line.strip() and not re.match(r"\s*(?:-(?:\s|$)|#|[^\s#].*?:(?:\s|$))", line):
             return begin + match.start() + len(line) - len(line.lstrip())
     return offset
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Contributed text for one line of a message: no control characters, no direction overrides, at most
+    `limit`.
+    """
+    clean = CONTROL.sub("\ufffd", text.replace("\n", " ").replace("\t", " "))
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -1,0 +1,111 @@
+"""A folder of a person's machine as a taxonomy: where its root is, and what changed since a revision.
+
+Used by `treewright lint` and `treewright diff`. Changes are counted from the merge base with the named
+revision, and take in uncommitted and untracked work, as the predecessor's `taxonomy diff` did.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from lab.taxonomy.tree import BRANCHES, FolderTree, name
+from lab.untrusted import Refused
+
+_USUAL = ("origin/HEAD", "origin/main", "origin/master", "upstream/main", "main", "master")
+
+
+def find_root(path: Path) -> Path:
+    """The tree's root for a folder, a leaf's folder or a file of it: what holds the outermost branch folder.
+
+    A branch folder counts only below the nearest `.git`: a checkout may lie in a folder named `knowledge`.
+    """
+    place = Path(os.path.abspath(path))
+    folder = place if place.is_dir() else place.parent
+    lineage = [folder, *folder.parents]
+    ends = next((number for number, each in enumerate(lineage) if (each / ".git").exists()), None)
+    within = lineage if ends is None else lineage[:ends]
+    if any((folder / branch).is_dir() for branch in BRANCHES):
+        return folder
+    branches = [each for each in within if each.name in BRANCHES]
+    if branches:
+        return branches[-1].parent
+    if place.is_dir():
+        return folder
+    return lineage[ends] if ends is not None else folder
+
+
+def repository(folder: Path) -> Path:
+    """The top of the Git checkout that `folder` lies in. Raises `Refused`."""
+    done = _git(folder, "rev-parse", "--show-toplevel")
+    if done is None:
+        raise Refused(
+            f"{folder} is not inside a Git repository.", "Run it in a checkout, or leave --base out."
+        )
+    return Path(done.decode().rstrip("\n"))
+
+
+def merge_base(folder: Path, base: str | None) -> str:
+    """The commit where HEAD left `base`; without a name, the first usual main branch that exists."""
+    candidates = (base,) if base is not None else _USUAL
+    for candidate in candidates:
+        commit = _git(
+            folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}"
+        )
+        if commit is not None:
+            revision = commit.decode().strip()
+            shared = _git(folder, "merge-base", revision, "HEAD")
+            return shared.decode().strip() if shared is not None else revision
+    named = base if base is not None else "a main branch"
+    raise Refused(
+        f"There is no revision `{named}` in this repository.", "Fetch it, or name another with --base."
+    )
+
+
+def changed_paths(root: Path, base: str) -> list[str]:
+    """Files below `root` that differ from `base`: committed, uncommitted and untracked. Deleted ones are
+    among them.
+    """
+    tracked = _git(root, "diff", "--name-only", "--no-renames", "--relative", "-z", base, "--")
+    untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
+    if tracked is None or untracked is None:
+        raise Refused(f"Git could not compare {root} with {base[:12]}.", "Is it a checkout?")
+    return sorted({name(raw) for raw in (*tracked.split(b"\0"), *untracked.split(b"\0")) if raw})
+
+
+def subtree(root: Path, revision: str) -> tuple[Path, str]:
+    """(repository, revision of the tree) for a taxonomy that lies in a folder of a repository."""
+    top = repository(root)
+    inside = os.path.relpath(root.resolve(), top.resolve())
+    if inside == ".":
+        return top, revision
+    if _git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{tree}}") is None:
+        raise Refused(f"There is no revision `{revision}` in {top}.", "Fetch it, or name another.")
+    tree = _git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}:{inside}")
+    if tree is None:  # the folder did not exist yet: everything in it is new
+        tree = _git(top, "hash-object", "-t", "tree", os.devnull)
+    return top, (tree or b"").decode().strip()
+
+
+class WorkTree(FolderTree):
+    """The part of a checkout that Git knows or would take in: what `.gitignore` names is left out."""
+
+    def paths(self) -> list[str]:
+        known = _git(self.root, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+        if known is None:
+            raise Refused(f"Git could not list {self.root}.", "Is it a checkout?")
+        names = {name(raw) for raw in known.split(b"\0")}
+        return [path for path in super().paths() if path in names]
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    # No external diff, text conversion or file-system monitor of a hostile checkout's configuration may run.
+    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments]
+    if arguments[0] == "diff":
+        command[command.index("diff") + 1 : command.index("diff") + 1] = ["--no-ext-diff", "--no-textconv"]
+    try:
+        done = subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": "C"})
+    except FileNotFoundError:
+        raise Refused("Git is not installed.", "Install git.") from None
+    return done.stdout if done.returncode == 0 else None
