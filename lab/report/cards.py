@@ -298,7 +298,8 @@ def _sources(facts: ReleaseFacts) -> str:
     for source in facts.sources:
         lines = []
         if source.repository:
-            lines.append(f"- Documents: {text(source.repository, 300)} at {code(source.commit, 64)}")
+            place = link(source.repository, source.repository)
+            lines.append(f"- Documents: {place} at {code(source.commit, 64)}")
             lines.append(f"- Files: {', '.join(code(path, 200) for path in source.paths) or _NONE}")
         if source.attribution:
             lines += ["", code_block(source.attribution[:4000])]
