@@ -1,0 +1,112 @@
+"""A local model folder, loaded for scoring and for greedy answers. Imported only where a benchmark runs.
+
+Nothing of a folder is ever executed, and pickled weights are not read: remote code is off and safetensors on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_runner.benchmark.scoring import MAX_NEW_TOKENS
+
+
+class BenchmarkError(RuntimeError):
+    """The benchmark cannot run; the message says what is missing and what to do."""
+
+
+def go_offline() -> None:
+    """Before the first import of datasets or huggingface_hub: benchmarks come from the work folder only."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        os.environ[name] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Weights and tokenizer in memory."""
+
+    weights: Any
+    tokenizer: Any
+    device: str
+    dtype: str
+
+    @property
+    def batch(self) -> int:
+        return 16 if self.device == "cpu" else 64
+
+
+def placement() -> tuple[str, str]:
+    """Device and dtype of this machine. On a CPU fp32: bf16 is rounded differently by every batch shape, and
+    the two models of one comparison must differ by their weights alone."""
+    import torch
+
+    return ("cuda", "bfloat16") if torch.cuda.is_available() else ("cpu", "float32")
+
+
+def load(folder: Path) -> LoadedModel:
+    """The model in `folder`; BenchmarkError when it has no chat template to ask it with."""
+    go_offline()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    device, dtype = placement()
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    if not getattr(tokenizer, "chat_template", None):
+        raise BenchmarkError(
+            f"{folder}: the tokenizer has no chat template; add one to the folder before tuning"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    weights: Any = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        dtype=getattr(torch, dtype),
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        attn_implementation="sdpa",
+    )
+    return LoadedModel(weights.to(device).eval(), tokenizer, device, dtype)
+
+
+def answer_all(model: LoadedModel, prompts: Sequence[str]) -> list[str]:
+    """The greedy answer to each user message, at most MAX_NEW_TOKENS tokens, in the order of `prompts`."""
+    import torch
+    from transformers import GenerationConfig
+
+    tokenizer, weights = model.tokenizer, model.weights
+    ends = weights.generation_config.eos_token_id
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        max_new_tokens=MAX_NEW_TOKENS,
+        eos_token_id=tokenizer.eos_token_id if ends is None else ends,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        for prompt in prompts
+    ]
+    answers = [""] * len(texts)
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))  # little padding
+    for start in range(0, len(order), model.batch):
+        chosen = order[start : start + model.batch]
+        batch = tokenizer(
+            [texts[index] for index in chosen],
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+            return_tensors="pt",
+        ).to(model.device)
+        with torch.inference_mode():
+            made = weights.generate(**batch, generation_config=settings)
+        for index, row in zip(chosen, made[:, batch["input_ids"].shape[1] :], strict=True):
+            answers[index] = tokenizer.decode(row, skip_special_tokens=True).strip()
+    return answers
