@@ -1,0 +1,212 @@
+"""Deterministic checks: what a rule can see is never left to a judge, least of all to a small one.
+
+A check is a pure function of a row's values and gives a `Grade`; its name is the reason of the rejection.
+They
+make a weak teacher usable: asked freely, a 135M model wrote grounded pairs 22 % of the time; asked for one
+question per sentence, with the document's own sentence as the answer and these filters, its rows took a tuned
+student from 0 of 20 to 19 of 20 held-out questions (measured).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lab.synthesis.items import Example, Grade, HeldOut
+from lab.synthesis.text import content_words, likeness, names, ngrams, normal, shared, stem, words
+
+QUESTION_WORDS = (4, 30)
+TASK_WORDS = (3, 120)
+ANSWER_WORDS = (1, 200)
+COPY_LIKENESS = 0.9
+HELD_OUT_LIKENESS = 0.75
+HELD_OUT_NGRAM = 13
+ON_TOPIC_SHARE = 0.5
+GROUNDED_SHARE = 0.7
+GROUNDED_IN_CONTEXT_SHARE = 0.5
+LEFT_TO_ANSWER = 2
+_ASKING_WORDS = """
+call name kind type sort many long far old tall high big year day time person people place thing describe tell
+know one two first way part word use make
+"""
+_ASKING = frozenset(stem(word) for word in _ASKING_WORDS.split())
+"""Words that ask for something without being about anything: they may appear in a question about any
+sentence.
+"""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the checks may look at. `source` is the sentence (or context) that must hold the answer,
+    `siblings` the
+    other sentences of the leaf's documents."""
+
+    question: str
+    answer: str = ""
+    source: str = ""
+    passage: str = ""
+    context: str | None = None
+    siblings: Sequence[str] = ()
+    examples: Sequence[Example] = ()
+    heldout: Sequence[HeldOut] = ()
+
+
+Check = Callable[[Values], Grade]
+
+
+def _grade(name: str, passed: bool, detail: str, score: float | None = None) -> Grade:
+    return Grade(name, None if score is None else round(score, 4), passed, detail)
+
+
+def question_mark(row: Values) -> Grade:
+    passed = row.question.endswith("?") and row.question.count("?") == 1
+    return _grade("one-question", passed, "is one question" if passed else "is not exactly one question")
+
+
+def question_length(row: Values) -> Grade:
+    return _length("question-length", row.question, QUESTION_WORDS)
+
+
+def task_length(row: Values) -> Grade:
+    return _length("task-length", row.question, TASK_WORDS)
+
+
+def answer_length(row: Values) -> Grade:
+    return _length("answer-length", row.answer, ANSWER_WORDS)
+
+
+def _length(name: str, text: str, bounds: tuple[int, int]) -> Grade:
+    count = len(words(text))
+    passed = bounds[0] <= count <= bounds[1]
+    return _grade(name, passed, f"{count} words; {bounds[0]} to {bounds[1]} are allowed", count)
+
+
+def names_subject(row: Values) -> Grade:
+    """A question is asked without its source later, so it has to say by itself what it is about."""
+    wanted = names(row.source)
+    if wanted:
+        found = wanted & frozenset(words(row.question))
+        kind = "name"
+    else:
+        wanted, kind = content_words(row.source), "word"
+        found = wanted & content_words(row.question)
+    detail = (
+        f"names {', '.join(sorted(found)[:4])}" if found else f"no {kind} of its sentence is in the question"
+    )
+    return _grade("names-its-subject", bool(found), detail)
+
+
+def known_names(row: Values) -> Grade:
+    """A name that neither the document nor the examples know is invented or misspelt."""
+    known = frozenset(words(row.passage)) | frozenset(words(row.source))
+    for example in row.examples:
+        known |= frozenset(words(example.question)) | frozenset(words(example.context or ""))
+    strange = sorted(names(row.question) - known)
+    detail = f"unknown: {', '.join(strange[:4])}" if strange else "every name is in the document"
+    return _grade("known-names", not strange, detail, len(strange))
+
+
+def points_at_source(row: Values) -> Grade:
+    """The question's words fit its own sentence better than any other sentence, counting only words that tell
+    sentences apart. A question that fits two sentences teaches the student to mix them up."""
+    asked = content_words(row.question)
+    own = content_words(row.source)
+    others = [content_words(sibling) for sibling in row.siblings if sibling != row.source]
+    count = len(others) + 1
+
+    def weight(word: str) -> float:
+        holders = 1 + sum(word in other for other in others)
+        return 1.0 - holders / (count + 1)
+
+    def fit(sentence: frozenset[str]) -> float:
+        return sum(weight(word) for word in sorted(asked & sentence))
+
+    mine, best = fit(own), max((fit(other) for other in others), default=0.0)
+    special = any(sum(word in other for other in others) <= count // 4 for word in asked & own)
+    passed = mine > best and special
+    detail = f"fits its sentence {mine:.2f}, the next best {best:.2f}"
+    return _grade("points-at-its-sentence", passed, detail, mine - best)
+
+
+def on_topic(row: Values) -> Grade:
+    """At least half of what the question talks about is in its sentence."""
+    score = shared(content_words(row.question) - _ASKING, content_words(row.source))
+    detail = f"{score:.0%} of its words are in the sentence; {ON_TOPIC_SHARE:.0%} are needed"
+    return _grade("on-topic", score >= ON_TOPIC_SHARE, detail, score)
+
+
+def keeps_answer_back(row: Values) -> Grade:
+    """Something is left to say: the sentence holds words that the question does not already give away."""
+    left = content_words(row.source) - content_words(row.question)
+    detail = f"{len(left)} words of the sentence are left to answer; {LEFT_TO_ANSWER} are needed"
+    return _grade("keeps-the-answer-back", len(left) >= LEFT_TO_ANSWER, detail, len(left))
+
+
+def not_a_copy(row: Values) -> Grade:
+    score = max((likeness(row.question, example.question) for example in row.examples), default=0.0)
+    if row.context is not None:
+        other = max((likeness(row.context, example.context or "") for example in row.examples), default=0.0)
+        score = other if score >= COPY_LIKENESS else 0.0
+    detail = f"likeness to the nearest seed question {score:.2f}; below {COPY_LIKENESS} is needed"
+    return _grade("copies-a-seed", score < COPY_LIKENESS, detail, score)
+
+
+def clear_of_heldout(row: Values) -> Grade:
+    """Not the same as, not nearly the same as, and no run of 13 words in common with a held-out question.
+
+    Answers are not compared: a held-out question asks about the very facts that are to be taught.
+    """
+    text = f"{row.context}\n{row.question}" if row.context else row.question
+    runs = ngrams(text, HELD_OUT_NGRAM)
+    plain = normal(row.question)
+    score = 0.0
+    for item in row.heldout:
+        whole = f"{item.context}\n{item.question}" if item.context else item.question
+        near = likeness(row.question, item.question)
+        if item.context is not None:
+            # Grounded skills ask the same of every context, so there the context is what must not leak.
+            near, same = likeness(row.context or "", item.context), False
+        else:
+            same = normal(item.question) == plain
+        score = max(score, 1.0 if same or runs & ngrams(whole, HELD_OUT_NGRAM) else near)
+    detail = f"likeness to the nearest held-out question {score:.2f}; below {HELD_OUT_LIKENESS} is needed"
+    return _grade("held-out", score < HELD_OUT_LIKENESS, detail, score)
+
+
+def grounded(row: Values) -> Grade:
+    """The answer's words are in the document: the rule against invented facts."""
+    score = shared(content_words(row.answer), content_words(f"{row.source}\n{row.passage}"))
+    detail = f"{score:.0%} of the answer's words are in the document; {GROUNDED_SHARE:.0%} are needed"
+    return _grade("grounded", score >= GROUNDED_SHARE, detail, score)
+
+
+def grounded_in_context(row: Values) -> Grade:
+    """Looser than `grounded`: a skill may say what is in its context in words of its own."""
+    score = shared(content_words(row.answer), content_words(f"{row.context}\n{row.question}"))
+    needed = GROUNDED_IN_CONTEXT_SHARE
+    detail = f"{score:.0%} of the answer's words are in the context; {needed:.0%} are needed"
+    return _grade("grounded-in-context", score >= needed, detail, score)
+
+
+def not_an_echo(row: Values) -> Grade:
+    score = likeness(row.answer, row.question)
+    detail = f"likeness of answer and question {score:.2f}; below {COPY_LIKENESS} is needed"
+    return _grade("answer-echoes", score < COPY_LIKENESS and normal(row.answer) != "", detail, score)
+
+
+CHECKS: Mapping[str, Check] = {
+    "question_mark": question_mark,
+    "question_length": question_length,
+    "task_length": task_length,
+    "answer_length": answer_length,
+    "names_subject": names_subject,
+    "known_names": known_names,
+    "points_at_source": points_at_source,
+    "on_topic": on_topic,
+    "keeps_answer_back": keeps_answer_back,
+    "not_a_copy": not_a_copy,
+    "clear_of_heldout": clear_of_heldout,
+    "grounded": grounded,
+    "grounded_in_context": grounded_in_context,
+    "not_an_echo": not_an_echo,
+}

@@ -1,0 +1,71 @@
+"""`treewright generate`: ask the teacher, check, judge, and write the training rows of a planned release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gpu_runner.generate import Progress
+
+
+def register(app: typer.Typer) -> None:
+    app.command("generate")(generate)
+
+
+def generate(
+    work: Annotated[Path, typer.Option(help="Work folder of the release, planned before.")] = Path("work"),
+    in_flight: Annotated[int, typer.Option(min=1, max=4096, help="Requests under way per endpoint.")] = 8,
+) -> None:
+    """Generate the rows of the release in `work/plan`."""
+    import os
+
+    from gpu_runner.generate import GenerateError, GenerateSettings, run
+    from gpu_runner.stage import StageError
+    from lab.contracts import read_json
+    from lab.synthesis.endpoints import EndpointError
+
+    settings = GenerateSettings(in_flight=in_flight, rows_in_progress=4 * in_flight)
+    try:
+        with _shown() as show:
+            manifest = run(work, os.environ, settings, show)
+    except (EndpointError, GenerateError, StageError) as error:
+        typer.echo(f"treewright generate: {error}", err=True)
+        raise typer.Exit(2) from error
+    value = read_json(work / "generate" / "yield.json")
+    if manifest.reused:
+        typer.echo("generated before; nothing was asked")
+    for leaf in value["leaves"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in leaf["rejected"].items()) or "none"
+        typer.echo(f"{leaf['leaf']}: {leaf['kept']} of {leaf['asked']} kept; rejected: {reasons}")
+    rows = ", ".join(f"{count} {name}" for name, count in value["samples"].items())
+    typer.echo(f"rows: {rows}")
+
+
+class _shown:  # noqa: N801 (used like the function it stands for)
+    """Progress: a live line on a terminal, a plain line now and then elsewhere (logs of Actions)."""
+
+    def __enter__(self) -> _shown:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._status = self._console.status("asking the teacher") if self._console.is_terminal else None
+        self._last = 0.0
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __call__(self, progress: Progress) -> None:
+        import time
+
+        if self._status is not None:
+            self._status.update(progress.line())
+        elif time.monotonic() - self._last >= 10 or progress.done == progress.total:
+            self._last = time.monotonic()
+            typer.echo(progress.line(), err=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
