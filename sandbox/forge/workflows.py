@@ -1,0 +1,158 @@
+"""What a workflow file says that the forge must know: inputs, name of the run, permissions, environments.
+
+Only read, never run. GitHub's workflow syntax reference is the source of the rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from sandbox.forge.records import Json
+from sandbox.forge.state import InvalidError
+
+MAX_BYTES = 512 * 1024
+_EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
+_PERMISSIONS = (
+    "actions",
+    "checks",
+    "contents",
+    "issues",
+    "pull_requests",
+    "statuses",
+    "id_token",
+    "deployments",
+)
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    key: str
+    environment: str | None
+    permissions: Mapping[str, str]
+    workflow_ref: str  # the file that defines it, as in the claim job_workflow_ref
+
+
+def parse(data: bytes, path: str) -> Json:
+    if len(data) > MAX_BYTES:
+        raise InvalidError(f"{path} is larger than {MAX_BYTES} bytes.", "Workflow")
+    try:
+        body = yaml.safe_load(data)
+    except yaml.YAMLError as error:
+        raise InvalidError(f"{path} is not valid YAML: {error}", "Workflow") from error
+    if not isinstance(body, dict) or not isinstance(body.get("jobs"), dict):
+        raise InvalidError(f"{path} has no jobs.", "Workflow")
+    return body
+
+
+def triggers(body: Json) -> Json:
+    # YAML 1.1 reads the key `on` as the truth value.
+    raw: Any = body.get("on", body.get(True))
+    if isinstance(raw, str):
+        return {raw: None}
+    if isinstance(raw, list):
+        return dict.fromkeys(str(item) for item in raw)
+    return raw if isinstance(raw, dict) else {}
+
+
+def dispatch_inputs(body: Json, path: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """The inputs of a dispatch with their defaults; refuses what GitHub refuses."""
+    on = triggers(body)
+    if "workflow_dispatch" not in on:
+        raise InvalidError(f"Workflow {path} does not have 'workflow_dispatch' trigger", "Workflow")
+    declared = (on["workflow_dispatch"] or {}).get("inputs") or {}
+    unknown = sorted(set(given) - set(declared))
+    if unknown:
+        raise InvalidError(f"Unexpected inputs provided: {unknown}", "Workflow")
+    values: dict[str, str] = {}
+    for name, about in declared.items():
+        about = about or {}
+        value = given.get(name, about.get("default"))
+        if value is None or value == "":
+            if about.get("required"):
+                raise InvalidError(f"Required input '{name}' not provided", "Workflow")
+            value = "false" if about.get("type") == "boolean" else ""
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if about.get("type") == "choice" and text not in [str(o) for o in about.get("options") or []]:
+            raise InvalidError(
+                f"Provided value '{text}' for input '{name}' not in the list of allowed values", "Workflow"
+            )
+        values[name] = text
+    return values
+
+
+def run_name(body: Json, path: str, inputs: Mapping[str, str], actor: str, ref: str) -> str:
+    """`run-name` with `${{ inputs.x }}` and `${{ github.actor }}` filled in; other expressions become empty."""
+    name = str(body.get("name") or path)
+    template = body.get("run-name")
+    if not isinstance(template, str):
+        return name
+    known = {f"inputs.{k}": v for k, v in inputs.items()}
+    known |= {f"github.event.inputs.{k}": v for k, v in inputs.items()}
+    known |= {"github.actor": actor, "github.ref_name": ref}
+    return _EXPRESSION.sub(lambda match: known.get(match.group(1), ""), template).strip()[:255] or name
+
+
+def _permissions(raw: Any) -> dict[str, str] | None:
+    if raw == "write-all":
+        return dict.fromkeys(_PERMISSIONS, "write")
+    if raw == "read-all":
+        return dict.fromkeys(_PERMISSIONS, "read")
+    if isinstance(raw, dict):
+        return {str(k).replace("-", "_"): str(v) for k, v in raw.items()}
+    return None
+
+
+def _narrower(inner: Mapping[str, str], outer: Mapping[str, str]) -> dict[str, str]:
+    order = ("none", "read", "write")
+    return {
+        name: min(level, outer.get(name, "none"), key=lambda x: order.index(x) if x in order else 0)
+        for name, level in inner.items()
+    }
+
+
+def job_specs(
+    body: Json, workflow_ref: str, load: Callable[[str], tuple[Json, str] | None], depth: int = 0,
+    outer: Mapping[str, str] | None = None,
+) -> list[JobSpec]:  # fmt: skip
+    """Every job with its own permissions and environment, those of reusable workflows too.
+
+    `load` answers the parsed file and its ref for a `uses:`, None when it is not at hand. A called
+    workflow never has more than its caller gave it.
+    """
+    default = _permissions(body.get("permissions"))
+    found: list[JobSpec] = []
+    for key, job in body["jobs"].items():
+        if not isinstance(job, dict):
+            continue
+        own = _permissions(job.get("permissions"))
+        wanted = own if own is not None else default
+        if outer is not None:
+            granted = dict(outer) if wanted is None else _narrower(wanted, outer)
+        else:
+            granted = dict(wanted) if wanted is not None else {"contents": "read"}
+        if isinstance(job.get("uses"), str):
+            called = load(job["uses"]) if depth < 4 else None
+            if called is not None:
+                found += job_specs(called[0], called[1], load, depth + 1, granted)
+            continue
+        environment = job.get("environment")
+        if isinstance(environment, dict):
+            environment = environment.get("name")
+        found.append(JobSpec(str(key), str(environment) if environment else None, granted, workflow_ref))
+    return found
+
+
+def token_permissions(specs: list[JobSpec]) -> dict[str, str]:
+    """act gives all jobs one GITHUB_TOKEN, so it gets what any of them declares: a known difference from GitHub."""
+    order = ("none", "read", "write")
+    merged: dict[str, str] = {"metadata": "read"}
+    for spec in specs:
+        for name, level in spec.permissions.items():
+            if level in order and order.index(level) > order.index(merged.get(name, "none")):
+                merged[name] = level
+    return merged

@@ -1,0 +1,78 @@
+"""`treewright sandbox forge` and `treewright sandbox hub`: GitHub's and the Hub's APIs on this machine,
+loopback only.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    sandbox = typer.Typer(
+        help="A forge and a hub on this machine: for the demo, tests and self-test.", no_args_is_help=True
+    )
+    app.add_typer(sandbox, name="sandbox")
+
+    @sandbox.command()
+    def forge(
+        data: Path = typer.Option(
+            ..., "--data", help="Folder of the forge's state; made when it is not there."
+        ),
+        port: int = typer.Option(0, "--port", min=0, max=65535, help="0 takes a free one."),
+        local_action: list[str] = typer.Option(
+            [],
+            "--local-action",
+            metavar="OWNER/NAME@REF=DIR",
+            help="A folder that stands for an action's repository.",
+        ),
+        runner_env: Path | None = typer.Option(
+            None,
+            "--runner-env",
+            help="JSON file {NAME: value}: what workflow runs find in their environment.",
+        ),
+        keep_checkouts: bool = typer.Option(
+            False, "--keep-checkouts", help="Keep the folder of each workflow run."
+        ),
+    ) -> None:
+        """GitHub's REST API, smart HTTP Git, webhooks, Actions and pages over real bare repositories."""
+        try:
+            from sandbox.forge.actions import RunnerSettings
+            from sandbox.forge.serve import ForgeSettings, serve
+        except ModuleNotFoundError as error:
+            typer.echo(f"{error.name} is not installed: pip install 'treewright[sandbox]'", err=True)
+            raise typer.Exit(2) from error
+        actions: dict[str, Path] = {}
+        for item in local_action:
+            name, mark, folder = item.partition("=")
+            if not mark or "@" not in name or not Path(folder).is_dir():
+                typer.echo(
+                    f"--local-action {item!r}: wanted OWNER/NAME@REF=DIR with a folder that exists.", err=True
+                )
+                raise typer.Exit(2)
+            actions[name] = Path(folder)
+        env = json.loads(runner_env.read_text()) if runner_env is not None else {}
+        runner = RunnerSettings(local_actions=actions, env=env, keep_checkouts=keep_checkouts)
+        serve(ForgeSettings(data, port, runner=runner), typer.echo)
+
+    @sandbox.command()
+    def hub(
+        data: Path = typer.Option(
+            ..., "--data", help="Folder of the hub's state; made when it is not there."
+        ),
+        port: int = typer.Option(0, "--port", min=0, max=65535, help="0 takes a free one."),
+        forge_issuer: str | None = typer.Option(
+            None,
+            "--forge-issuer",
+            help="URL of a forge's OIDC issuer, for example http://127.0.0.1:8000/_oidc.",
+        ),
+    ) -> None:
+        """The Hugging Face Hub's API over real bare repositories with LFS storage."""
+        try:
+            from sandbox.hub.serve import serve
+        except ModuleNotFoundError as error:
+            typer.echo(f"{error.name} is not there: pip install 'treewright[sandbox]'", err=True)
+            raise typer.Exit(2) from error
+        serve(data, port, forge_issuer)
