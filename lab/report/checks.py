@@ -20,7 +20,7 @@ from lab.report.comment import (
     leaf_preview,
     severities,
 )
-from lab.report.markdown import SUMMARY_BUDGET, code, link, plain, text, truncate
+from lab.report.markdown import SUMMARY_BUDGET, code, link, plain, truncate, words
 from lab.taxonomy.findings import Finding
 
 ANNOTATIONS_A_REQUEST = 50
@@ -114,7 +114,7 @@ def preview_check(view: PullRequestView) -> Check:
     tried again.
     """
     if view.preview is None:
-        trouble = text(view.trouble, 2000) or "There is no leaf to preview."
+        trouble = words(view.trouble, 2000) or "There is no leaf to preview."
         title = "The preview did not work" if view.trouble else "Nothing to preview"
         buttons = (RETRY,) if view.trouble else ()
         return Check(PREVIEW, title, trouble, "neutral", buttons=buttons)
@@ -141,13 +141,13 @@ def release_check(state: str, key: str, run_url: str, trouble: str = "", release
             RELEASE, "Released", f"The model is out.{where}{run}", "success", details_url=release_url
         )
     if state == "failed":
-        why = text(trouble, 2000) or "The release workflow failed."
+        why = words(trouble, 2000) or "The release workflow failed."
         return Check(
             RELEASE, "The release failed", f"{why}{run}", "failure", buttons=(RETRY,), details_url=run_url
         )
-    words = {"dispatching": "Starting", "queued": "Waiting for a runner", "running": "Under way"}
+    titles = {"dispatching": "Starting", "queued": "Waiting for a runner", "running": "Under way"}
     summary = f"Release {code(key)}.{run}"
-    return Check(RELEASE, words.get(state, "Under way"), summary, details_url=run_url)
+    return Check(RELEASE, titles.get(state, "Under way"), summary, details_url=run_url)
 
 
 def superseded(name: str) -> Check:
@@ -157,7 +157,7 @@ def superseded(name: str) -> Check:
 def stopped(name: str, why: str) -> Check:
     """Work that was given up. A lint that did not happen must not look green, so it is a failure."""
     conclusion: Conclusion = "failure" if name == LINT else "neutral"
-    return Check(name, "Stopped", text(why, 2000), conclusion, buttons=(RETRY,))
+    return Check(name, "Stopped", words(why, 2000), conclusion, buttons=(RETRY,))
 
 
 __all__: Sequence[str] = [

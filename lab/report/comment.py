@@ -23,6 +23,7 @@ from lab.report.markdown import (
     table,
     text,
     truncate,
+    words,
 )
 from lab.taxonomy.findings import Finding, Severity
 
@@ -120,14 +121,14 @@ def headline(view: PullRequestView) -> tuple[str, str, str, str]:
         case "preview_failed":
             return (
                 "The preview did not work",
-                f"The validator is content with {sha}, but the preview failed: {text(view.trouble, 600)}",
+                f"The validator is content with {sha}, but the preview failed: {words(view.trouble, 600)}",
                 f"Look at the reason; then {retry}.",
                 "a maintainer",
             )
         case "ready":
             return (
                 "Ready for a maintainer",
-                f"The validator is content with {sha} and the preview is below.",
+                f"The validator is content with {sha} and the preview is below.{_barren(view)}",
                 "A maintainer reads the preview and comments `/approve`, or says what to improve.",
                 "a maintainer",
             )
@@ -174,17 +175,27 @@ def headline(view: PullRequestView) -> tuple[str, str, str, str]:
             run = f" {link('See the run', view.run_url)}." if view.run_url else ""
             return (
                 "Merged, but the release failed",
-                f"{_approved(view)}, {_merged(view)}. {text(view.trouble, 600)}{run}",
+                f"{_approved(view)}, {_merged(view)}. {words(view.trouble, 600)}{run}",
                 f"Look at the run; then {retry}. What was finished is not done again.",
                 "a maintainer",
             )
         case "trouble":
             return (
                 "Something went wrong here",
-                f"The work on {sha} stopped: {text(view.trouble, 600)}",
+                f"The work on {sha} stopped: {words(view.trouble, 600)}",
                 f"If it looks like a hiccup, {retry}; else ask whoever runs this bot.",
                 "a maintainer",
             )
+
+
+def _barren(view: PullRequestView) -> str:
+    """A leaf from which nothing could be made would teach nothing; say so at the top."""
+    leaves = view.preview["leaves"] if view.preview is not None else ()
+    bare = [str(leaf["leaf"]) for leaf in leaves if not any(one["passed"] for one in leaf["samples"])]
+    if not bare:
+        return ""
+    names = ", ".join(code(name, 160) for name in bare[:5])
+    return f" **No sample passed for {names}**: see the reasons before you approve."
 
 
 def _approved(view: PullRequestView) -> str:
@@ -198,9 +209,9 @@ def _merged(view: PullRequestView) -> str:
 
 def finding_line(finding: Finding, where: str) -> str:
     """One finding as a list item: place, rule, what is wrong, what to do."""
-    words = f"- **{finding.severity}** {where} {text(finding.message, 600)}"
-    fix = f"<br>**Fix:** {text(finding.help, 600)}" if finding.help else ""
-    return f"{words}{fix} ({code(finding.rule, 80)})"
+    what = f"- **{finding.severity}** {where} {words(finding.message, 600)}"
+    fix = f"<br>**Fix:** {words(finding.help, 600)}" if finding.help else ""
+    return f"{what}{fix} ({code(finding.rule, 80)})"
 
 
 def _lint_section(view: PullRequestView) -> list[str]:
@@ -217,16 +228,15 @@ def _lint_section(view: PullRequestView) -> list[str]:
 
 
 def _change_words(change: Json) -> str:
-    words = [
+    said = [
         count(int(change[f"seeds_{kind}"]), "seed example") + f" {kind}"
         for kind in ("added", "changed", "removed")
         if change[f"seeds_{kind}"]
     ]
-    if change["document_changed"]:
-        words.append("source document changed")
-    if change["attribution_changed"]:
-        words.append("attribution changed")
-    return ", ".join(words) or "no seed example"
+    if change["change"] in {"changed", "renamed"}:
+        said += ["source document changed"] if change["document_changed"] else []
+        said += ["attribution changed"] if change["attribution_changed"] else []
+    return ", ".join(said) or "no seed example"
 
 
 def _changes_section(view: PullRequestView) -> list[str]:
@@ -277,7 +287,7 @@ def _leaf_preview(leaf: Json, most: int) -> str:
         sources = [
             f"- {text(s['question'], 120)}: {text(str(s['source']), _CELL)}"
             for s in passed[:most]
-            if s.get("source")
+            if s.get("source") not in {"", s["answer"]}
         ]
         body = shown + ("\n\nWhere the answers come from:\n\n" + "\n".join(sources) if sources else "")
         parts.append(fold(f"{count(len(samples), 'sample')} with grades", body))
@@ -309,11 +319,7 @@ def _preview_section(view: PullRequestView) -> list[str]:
         for role in ("teacher", "judge", "base")
         if view.preview.get(role)
     )
-    rule = (
-        f" A base answer is right when: {text(str(view.preview['rule']), 300)}"
-        if "rule" in view.preview
-        else ""
-    )
+    rule = f" {text(str(view.preview['rule']), 400)}" if "rule" in view.preview else ""
     return [body, f"Models: {names}.{rule}"]
 
 

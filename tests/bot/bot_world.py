@@ -51,18 +51,19 @@ def until(look: Callable[[], T], what: str, seconds: float = 60.0) -> T:
         found = look()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError(f"{what} did not happen within {seconds:.0f} seconds; last: {look()!r}")
 
 
 class Model(ThreadingHTTPServer):
-    """Speaks chat completions: `say` makes the answer of the last message. `wait` holds every answer back."""
+    """Speaks chat completions. As a teacher it asks about the fact that it is shown, as a judge it copies the
+    sentence that has most words of the question, and otherwise it knows nothing. `wait` cleared holds every
+    answer back."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Chat)
-        self.say: Callable[[str], str] = lambda prompt: "I do not know."
         self.wait = threading.Event()
         self.wait.set()
         self.asked = 0
@@ -72,6 +73,18 @@ class Model(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
+    def say(self, asked: Json) -> str:
+        first, last = (str(asked["messages"][index]["content"]) for index in (0, -1))
+        if last.startswith("Fact: "):
+            opening = re.search(r"\^([A-Z][a-z ]+) \[", json.dumps(asked)) or [" ", "What"]
+            subject = " ".join(last.split()[2:8]).rstrip(".,")
+            return json.dumps({"question": f"{opening[1]} {subject}?"})
+        if "Text: " in first:
+            words = set(re.findall(r"\w{4,}", last.lower()))
+            sentences = re.split(r"(?<=\.)\s+", first.partition("Text: ")[2])
+            return max(sentences, key=lambda one: len(words & set(re.findall(r"\w{4,}", one.lower()))))
+        return "I do not know."
+
 
 class _Chat(BaseHTTPRequestHandler):
     server: Model
@@ -80,8 +93,8 @@ class _Chat(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked += 1
         self.server.wait.wait(60)
-        text = self.server.say(str(asked["messages"][-1]["content"]))
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        message = {"role": "assistant", "content": self.server.say(asked)}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
         body = json.dumps(
             {"id": "x", "object": "chat.completion", "choices": [choice], "usage": {"completion_tokens": 5}}
         ).encode()
@@ -346,7 +359,7 @@ def new_world(folder: Path) -> Iterator[World]:
             "name": "documents",
             "from": str(EXAMPLES / "documents"),
             "committer": committer,
-            "message": author["message"],
+            "message": author["message"] + "\n",
         }
         world.admin("POST", "/repos", documents)
         wanted = {"slug": "treewright", "permissions": PERMISSIONS, "events": EVENTS, "repositories": []}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot_world import EXAMPLES, World
+from bot_world import EXAMPLES, World, until
 
 BAD = EXAMPLES / "contributions/bad"
 MENDED = EXAMPLES / "contributions/mended"
@@ -23,7 +23,7 @@ def test_a_bad_pull_request_turns_red_at_exact_lines_and_green_when_mended(world
     lines = (BAD / thanks).read_text().splitlines()
     twice = [n for n, line in enumerate(lines, 1) if "a borrowed ladder." in line]
     assert (thanks, twice[1]) in places
-    comment = change.sticky()
+    comment = until(change.sticky, "the comment")
     assert "to fix" in change.title()
     assert f"{thanks}:{twice[1]}" in comment
     assert "**Fix:**" in comment
@@ -43,7 +43,7 @@ def test_hostile_names_and_texts_ping_nobody(world: World) -> None:
     head = change.push({"compositional_skills/writing/evil @mara `x` <b>/qna.yaml": evil})
     change.open()
     assert change.check(head)["conclusion"] == "failure"
-    comment = change.becomes(change.title() or "never")
+    comment = until(change.sticky, "the comment")
     assert "@mara" not in comment.replace("@&#8203;", "")
     assert "<b>" not in comment
     assert "](http://evil" not in comment
@@ -58,7 +58,7 @@ def test_a_yaml_bomb_is_answered_and_the_next_pull_request_goes_on(world: World)
     head = change.push({"knowledge/bomb/qna.yaml": bomb, "knowledge/big/qna.yaml": b"a: " + b"x" * 3_000_000})
     change.open()
     assert change.check(head)["conclusion"] == "failure"
-    assert "knowledge/bomb/qna.yaml:1" in change.sticky()
+    assert "knowledge/bomb/qna.yaml:1" in until(change.sticky, "the comment")
 
 
 def test_what_touches_no_leaf_is_ready_without_a_preview(world: World) -> None:

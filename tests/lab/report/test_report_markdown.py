@@ -119,6 +119,17 @@ def test_inline_code_holds_no_markup(hostile: str) -> None:
     assert {token.content for token in found if token.type == "html_inline"} <= {"<code>", "</code>"}
 
 
+@given(HOSTILE)
+@example("The field `<b>@x` is missing; see `a``b` and ` `")
+def test_our_words_with_quotes_hold_code_and_no_other_markup(hostile: str) -> None:
+    found = tokens(markdown.words(hostile))
+    allowed = {"paragraph_open", "inline", "paragraph_close", "code_inline", "html_inline"}
+    assert {token.type for token in found} <= allowed | {"text", "text_special"}
+    assert {t.content for t in found if t.type == "html_inline"} <= {"<code>", "</code>"}
+    seen = "".join(t.content for t in found if t.type in {"text", "text_special"})
+    assert not re.search(r"@[\w-]", seen)
+
+
 @given(st.lists(st.lists(HOSTILE, max_size=4), max_size=4))
 def test_a_table_keeps_its_shape(rows: list[list[str]]) -> None:
     rendered = markdown.table(["a", "b", "c"], [[markdown.text(cell) for cell in row] for row in rows])
