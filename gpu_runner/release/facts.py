@@ -70,7 +70,7 @@ def collect(work: Path) -> Collected:
     return Collected(
         plan=plan,
         manifests=manifests,
-        verdict=read_json(work / "gate" / "verdict.json"),
+        verdict=read_json(work / "gate" / "verdict.json", "verdict"),
         sets=tuple(benchmark["sets"]),
         rows=dict(rows),
         rejected=dict(rejected),
@@ -78,7 +78,7 @@ def collect(work: Path) -> Collected:
         reasons=dict(reasons),
         flows=tuple(sorted(flows)),
         examples=_examples(work, plan),
-        sources=_sources(work),
+        sources=_sources(work, plan),
         phases=_phases(work),
     )
 
@@ -212,9 +212,10 @@ def _examples(work: Path, plan: Mapping[str, Any]) -> tuple[Example, ...]:
     return tuple(sorted(examples, key=lambda example: example.leaf))
 
 
-def _sources(work: Path) -> tuple[Source, ...]:
+def _sources(work: Path, plan: Mapping[str, Any]) -> tuple[Source, ...]:
     """Each leaf's documents and attribution, as far as the plan carries them."""
     path = work / "plan" / "leaves.jsonl"
+    read = {leaf["path"]: tuple(row["path"] for row in leaf["documents"]) for leaf in plan["leaves"]}
     found = []
     for leaf in read_lines(path) if path.is_file() else ():
         document: Mapping[str, Any] = leaf.get("document") or {}
@@ -225,7 +226,7 @@ def _sources(work: Path) -> tuple[Source, ...]:
                     leaf=str(leaf["path"]),
                     repository=str(document.get("repo", "")),
                     commit=str(document.get("commit", "")),
-                    paths=tuple(map(str, document.get("patterns", ()))),
+                    paths=read.get(leaf["path"]) or tuple(map(str, document.get("patterns", ()))),
                     attribution=attribution,
                 )
             )

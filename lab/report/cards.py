@@ -316,7 +316,7 @@ def dataset_card(facts: ReleaseFacts) -> str:
     leaves = [
         [
             code(leaf.path, 160),
-            text(leaf.kind),
+            text(leaf.kind.replace("_", " ")),
             _pulls(leaf.pull_requests, facts),
             str(leaf.rows),
             str(leaf.rejected),
@@ -331,7 +331,7 @@ def dataset_card(facts: ReleaseFacts) -> str:
         (
             f"Training rows that a model wrote from {_taxonomy(facts)}, for {code(facts.model)} "
             f"{text(facts.tag)}. "
-            f"{kept} rows were kept and {dropped} were rejected{share}; both are here, each with its lineage."
+            f"{kept} rows were kept, {dropped} rejected{share}; both are here, each with its lineage."
         ),
         "## Files",
         table(

@@ -1,6 +1,6 @@
 """The hub's web pages: all repositories, a repository's card, its files, its commits, and one file.
 
-A card is written by strangers: it is rendered by markdown-it without raw HTML, then cleaned by nh3, and the
+A card is written by strangers: it is rendered by markdown-it, then cleaned by nh3, and the
 page allows no script at all. Everything else passes through Jinja's escaping.
 """
 
@@ -76,7 +76,7 @@ def render_card(content: str) -> str:
     import nh3
     from markdown_it import MarkdownIt
 
-    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     tags = nh3.ALLOWED_TAGS - {"img", "map", "area"} | {"details", "summary"}
     html: str = nh3.clean(parser.render(front_matter(content)[1]), tags=tags)
     return html

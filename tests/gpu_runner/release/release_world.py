@@ -164,10 +164,29 @@ def build_work(work: Path, outcome: str = "pass", hostile: str = "", rows: int =
         write_lines(folder / "items.jsonl", rows)
 
     def gated(folder: Path) -> None:
-        test = {"name": "changed leaves", "sentence": "changed leaves: a gain above 0.0% is shown."}
-        shown = {"name": LEAF, "metric": "choice", "low": 0.4, "high": 1.0}
-        verdict = {"outcome": outcome, "reason": "Two of two.", "tests": [test], "sets": [shown]}
-        write_json(folder / "verdict.json", verdict)
+        sentence = "changed leaves: a gain above 0.0% is shown."
+        numbers = {"items": 2, "base": 0.0, "candidate": 1.0, "low": 0.4, "high": 1.0}
+        test = {
+            "name": "changed leaves",
+            "kind": "gain",
+            "metric": "choice",
+            "clusters": 2,
+            "difference": 1.0,
+        }
+        test |= {
+            **numbers,
+            "threshold": 0.0,
+            "p": 0.01,
+            "p_holm": 0.02,
+            "result": "proven",
+            "sentence": sentence,
+        }
+        shown = {"name": LEAF, "kind": "leaf", "leaf": LEAF, "metric": "choice", **numbers}
+        shown |= {"base_interval": [0.0, 0.6], "candidate_interval": [0.4, 1.0], "gains": 2, "losses": 0}
+        policy = {"general_margin": 0.1, "leaf_gain": 0.0, "confidence": 0.95, "parse_failure_limit": 0.05}
+        method = {"bootstrap_draws": 10_000, "bootstrap_seed": 1, "correction": "holm"}
+        verdict = {"outcome": outcome, "reason": "Two of two.", "policy": policy, "tests": [test]}
+        write_json(folder / "verdict.json", verdict | {"sets": [shown], "errors": [], "method": method})
 
     bodies = {"plan": planned, "generate": generated, "tune": tuned, "benchmark": benchmarked, "gate": gated}
     done: list[Path] = []

@@ -129,7 +129,7 @@ def test_the_usage_in_the_card_is_python() -> None:
 def test_the_data_set_card_shows_the_yield_the_rejections_and_the_sources() -> None:
     card = dataset_card(FACTS)
     for part in (
-        "192 rows were kept and 21 were rejected (90 % kept)",
+        "192 rows were kept, 21 rejected (90 % kept)",
         "Never train on them",
         "| too-short | 20 |",
         "(<https://github.com/acme/documents>)",

@@ -28,7 +28,13 @@ tags: [lab]
 ---
 # A card
 
-<script>alert(1)</script>
+<script>alert(1)</script> <a href="javascript:alert(2)" onclick="alert(3)">x</a>
+
+<details><summary>fold</summary>
+
+*in*
+
+</details>
 
 | a | b |
 |---|---|
@@ -243,11 +249,14 @@ def test_pages_show_the_card_the_files_and_the_tags_and_no_script(hub: RunningHu
         card = browser.get("/acme/thing")
         assert "<h1>A card</h1>" in card.text
         assert "<td>1</td>" in card.text
-        assert "<script" not in card.text
+        assert "<details><summary>fold</summary>" in card.text
+        for attack in ("<script", "alert(", "javascript:", "onclick"):
+            assert attack not in card.text
         assert "default-src 'none'" in card.headers["content-security-policy"]
         for path in ("/", "/acme/thing/commits/main"):
             assert "&lt;b&gt;one&lt;/b&gt;" in browser.get(path).text
         files = browser.get("/acme/thing/tree/v1").text
+        assert "<h1>A card</h1>" in files
         assert "x.bin" in files
         assert "v1" in files
         assert "# A card" in browser.get("/acme/thing/blob/main/README.md").text
