@@ -130,16 +130,13 @@ def _reason(asked: Asked, rules: Rules) -> Reason:
             return "sha_too_short"
         if asked.named_sha.lower() != asked.head:
             return "sha_not_the_head"
-    if asked.head != asked.ledger_head:
+    # Without the sha, the comment must be newer than both the head and what we showed about it.
+    if asked.head != asked.ledger_head or (asked.named_sha is None and asked.comment_at <= asked.head_since):
         return "head_moved"
     if not asked.lint_ok:
         return "lint_not_green"
     if not asked.preview_done:
         return "not_previewed"
-    if asked.named_sha is None:
-        # Without the sha, the comment must be newer than both the head and what we showed about it.
-        if asked.comment_at <= asked.head_since:
-            return "head_moved"
-        if not asked.shown_at or asked.comment_at < asked.shown_at:
-            return "shown_too_late"
+    if asked.named_sha is None and (not asked.shown_at or asked.comment_at < asked.shown_at):
+        return "shown_too_late"
     return "granted"

@@ -62,6 +62,8 @@ def start(services: Services, pull: Pull, merge_sha: str, again: bool = False) -
         known = services.store.release(key)
     elif known["state"] not in {"dispatching", "failed"} or (known["state"] == "failed" and not again):
         return key
+    elif known["state"] == "failed":
+        services.store.update_release(key, attempt=known["attempt"] + 1, state="dispatching")
     config = default_config(services, pull)
     run = repository.find_run(config.release.workflow, lambda row: _is_live(row, key))
     if run is None:

@@ -75,7 +75,7 @@ def approval_refused(reason: Reason, head: str) -> str:
         "not_previewed": "The newest commit has no finished preview yet. "
         "Wait for it, or ask for one by `/preview`.",
         "head_moved": "The commits changed around the time of your comment, so I cannot be sure which one "
-        f"you mean. If you have read the newest one, comment {whole}",
+        f"you mean. When its result is here and you have read it, comment {whole}",
         "shown_too_late": "The result for the newest commit appeared only after your comment. "
         f"If you have read it now, comment {whole}",
         "sha_too_short": f"Please give the whole sha, all 40 digits; short ones can be forged: {whole}",

@@ -179,9 +179,8 @@ def _preview_and_keep(services: Services, pull: Pull, head: str, started: float,
 
 def _make_preview(services: Services, pull: Pull, head: str, started: float, size: int | None) -> Preview:
     # Only workers that preview need the model client; the web starts without it.
-    from lab.synthesis.preview import preview
-
     from lab.synthesis.engine import Engine
+    from lab.synthesis.preview import preview
 
     trees = open_trees(services, pull, head)
     config = trees.config

@@ -72,7 +72,10 @@ def _execute(services: Services, pull: Pull, said: CommentEvent, command: Said) 
         return Answer(False, replies.misused(command))
     if command.name == "approve":
         refused = approve.approve(services, pull, said, command.argument)
-        return Answer(refused is None, refused)
+        now = services.pull(pull.repo_id, pull.number)
+        unseen = now.state == "open" and not services.store.review(now, now.head)["lint"]
+        # A head that no delivery told us about came to light here; its review starts as if one had.
+        return Answer(refused is None, refused, "full" if unseen and refused else "")
     if command.spec.who == "anyone":
         return _tell(services, pull, command)
     config = default_config(services, pull)
