@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi
-from release_world import Interruption, SmallGitHub, build_work
+from release_world import Interruption, SmallGitHub, World, build_work
 
 from gpu_runner.release.assemble import ReleaseSettings, run
-from gpu_runner.release.publish import PublishSettings
 from sandbox.hub.app import create_app
 from sandbox.hub.background import RunningHub, listening
 
@@ -20,28 +17,6 @@ def assembled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = build_work(tmp_path_factory.mktemp("assembled") / "work")
     run(work, work / "release", ReleaseSettings(repository="acme/taxonomy"))
     return work
-
-
-@dataclass
-class World:
-    """A real hub and a small GitHub, each behind a wrapper that can lose an answer."""
-
-    hub: RunningHub
-    hub_wire: Interruption
-    github: SmallGitHub
-    github_wire: Interruption
-    token: str
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"HF_TOKEN": self.token}
-
-    def settings(self, key: str = "pr-2", dry_run: bool = False) -> PublishSettings:
-        api = f"{self.github.url}/api/v3"
-        return PublishSettings(key, self.hub.url, api, "acme/taxonomy", "ghs_x", dry_run)
-
-    def api(self) -> HfApi:
-        return HfApi(endpoint=self.hub.url, token=self.token)
 
 
 @pytest.fixture

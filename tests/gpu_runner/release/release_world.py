@@ -19,11 +19,14 @@ from typing import Any
 import numpy
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from huggingface_hub import HfApi
 from safetensors.numpy import save_file
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gpu_runner.release.publish import PublishSettings
 from gpu_runner.stage import execute
 from lab.contracts import digest, write_json, write_lines
+from sandbox.hub.background import RunningHub
 
 LEAF = "knowledge/geography/farne_mora"
 OLD = "compositional_skills/rhymes"
@@ -59,7 +62,7 @@ def sample(leaf: str, number: int, question: str = "Who keeps the light?") -> di
     }
 
 
-def plan(hostile: str = "") -> dict[str, Any]:
+def plan(hostile: str = "", head: str = HEAD) -> dict[str, Any]:
     def leaf(path: str, changed: bool) -> dict[str, Any]:
         return {
             "path": path,
@@ -82,7 +85,7 @@ def plan(hostile: str = "") -> dict[str, Any]:
     name = {"id": "acme/base", "revision": "main"}
     return {
         "version": 1,
-        "taxonomy": {"head": HEAD, "base": None, "date": "2026-11-21T10:00:00Z"},
+        "taxonomy": {"head": head, "base": None, "date": "2026-11-21T10:00:00Z"},
         "config": {
             "models": {"teacher": name, "judge": name, "student": name},
             "generate": {"rows_changed": 10, "seed": 42},
@@ -105,11 +108,11 @@ def plan(hostile: str = "") -> dict[str, Any]:
     }
 
 
-def build_work(work: Path, outcome: str = "pass", hostile: str = "", rows: int = 5) -> Path:
+def build_work(work: Path, outcome: str = "pass", hostile: str = "", rows: int = 5, head: str = HEAD) -> Path:
     """Every stage's folder, as after `plan` to `gate`."""
 
     def planned(folder: Path) -> None:
-        write_json(folder / "plan.json", plan(hostile))
+        write_json(folder / "plan.json", plan(hostile, head))
         items = [
             {
                 "id": digest(number),
@@ -299,3 +302,25 @@ class SmallGitHub:
 
     def snapshot(self) -> Any:
         return copy.deepcopy((self.releases, self.assets))
+
+
+@dataclass
+class World:
+    """A real hub and a small GitHub, each behind a wrapper that can lose an answer."""
+
+    hub: RunningHub
+    hub_wire: Interruption
+    github: SmallGitHub
+    github_wire: Interruption
+    token: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"HF_TOKEN": self.token}
+
+    def settings(self, key: str = "pr-2", dry_run: bool = False) -> PublishSettings:
+        api = f"{self.github.url}/api/v3"
+        return PublishSettings(key, self.hub.url, api, "acme/taxonomy", "ghs_x", dry_run)
+
+    def api(self) -> HfApi:
+        return HfApi(endpoint=self.hub.url, token=self.token)

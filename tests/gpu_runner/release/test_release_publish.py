@@ -16,11 +16,10 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from conftest import World
 from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import FastAPI
 from huggingface_hub import CommitOperationAdd
-from release_world import HEAD, LEAF, build_work
+from release_world import HEAD, LEAF, World, build_work
 
 from gpu_runner.release.assemble import ReleaseSettings, run
 from gpu_runner.release.facts import RefusedError
