@@ -9,7 +9,6 @@ repository's.
 from __future__ import annotations
 
 import difflib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -283,7 +282,7 @@ def _build(cls: Any, data: Any) -> Any:
             elif isinstance(value, list | tuple):
                 values[item.name] = tuple(value)
             elif isinstance(value, Mapping):
-                values[item.name] = types.MappingProxyType(dict(value))
+                values[item.name] = dict(value)
             else:
                 values[item.name] = float(value) if hint is float else value
     return cls(**values)

@@ -128,6 +128,8 @@ def _version(found: Findings, root: YamlNode, knowledge: bool, strict: bool) -> 
 def _shape(found: Findings, root: YamlNode, schema: dict[str, object]) -> None:
     for misfit in misfits(root, schema):
         node, name = misfit.node, misfit.field
+        if misfit.path == ("version",):  # told by `_version` already
+            continue
         match misfit.kind:
             case "required" if misfit.key != "version":
                 where = _where(misfit)
@@ -188,6 +190,10 @@ def _type(found: Findings, misfit: Misfit) -> None:
     what = f"`{name}`" if not misfit.path or isinstance(misfit.path[-1], str) else f"An entry of `{name}`"
     if node.type == "null":
         found.add("empty-value", node, f"{what} has no value{_where(misfit)}.")
+        return
+    if name == "commit" and node.kind == "scalar" and len(node.text) < 40:
+        hint = "Use the full id of 40 hex digits: `git rev-parse HEAD` in the document repository prints it."
+        found.add("document-commit", node, f"`{printable(node.text, 60)}` is not a full commit id.", hint)
         return
     if node.kind == "scalar" and wanted == "text":
         shown = printable(node.text, 60)

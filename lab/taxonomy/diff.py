@@ -18,6 +18,7 @@ from lab.taxonomy.tree import GitTree, Tree
 from lab.untrusted import YamlNode
 
 _LIMIT = 1 << 20
+_PAIRS = 2_500  # comparing words is quadratic; larger rewrites count as added and removed
 _ALIKE = 0.5  # a moved leaf kept at least this share of its seeds; Git's own default for renames
 
 
@@ -180,31 +181,58 @@ def _compare(
     old_path: str | None,
     attribution: bool,
 ) -> LeafChange:
-    before = [seed for seed in old.seeds if _content(seed) not in {_content(other) for other in new.seeds}]
-    after = [seed for seed in new.seeds if _content(seed) not in {_content(other) for other in old.seeds}]
-    changed = 0
-    for seed in list(after):
-        twin = next((other for other in before if _related(other, seed)), None)
-        if twin is not None:
-            before.remove(twin)
-            after.remove(seed)
-            changed += 1
+    kept = {_content(seed) for seed in old.seeds} & {_content(seed) for seed in new.seeds}
+    before = [seed for seed in old.seeds if _content(seed) not in kept]
+    after = [seed for seed in new.seeds if _content(seed) not in kept]
+    changed = _twins(before, after)
     return LeafChange(
         new.path,
         change,
         old_path,
-        len(after),
+        len(after) - changed,
         changed,
-        len(before),
+        len(before) - changed,
         old.document != new.document,
         attribution,
     )
 
 
-def _related(old: Seed, new: Seed) -> bool:
-    """Two versions of one seed: the same context, or a question or an answer in common."""
-    if old.context is not None and old.context == new.context:
-        return True
-    asked = {pair.question for pair in old.pairs} & {pair.question for pair in new.pairs}
-    answered = {pair.answer for pair in old.pairs} & {pair.answer for pair in new.pairs}
-    return bool(asked or answered)
+def _twins(before: list[Seed], after: list[Seed]) -> int:
+    """How many seeds of `after` are another version of one of `before`: the same context, a question or an
+    answer in common, or at least half of their words.
+    """
+    left = dict(enumerate(before))
+    places: dict[tuple[str, str], list[int]] = {}
+    for number, seed in left.items():
+        for mark in _marks(seed):
+            places.setdefault(mark, []).append(number)
+    alone: list[Seed] = []
+    for seed in after:
+        twin = next((n for mark in _marks(seed) for n in places.get(mark, ())[:8] if n in left), None)
+        if twin is None:
+            alone.append(seed)
+        else:
+            del left[twin]
+    if len(alone) * len(left) <= _PAIRS:
+        for seed in alone:
+            words = _words(seed)
+            share = {n: _share(words, _words(other)) for n, other in left.items()}
+            best = max(share, key=lambda n: (share[n], -n), default=None)
+            if best is not None and share[best] >= _ALIKE:
+                del left[best]
+    return len(before) - len(left)
+
+
+def _marks(seed: Seed) -> list[tuple[str, str]]:
+    marks = [("context", seed.context)] if seed.context is not None else []
+    marks += [("question", pair.question) for pair in seed.pairs]
+    return marks + [("answer", pair.answer) for pair in seed.pairs]
+
+
+def _words(seed: Seed) -> set[str]:
+    texts = [seed.context or "", *(text for pair in seed.pairs for text in (pair.question, pair.answer))]
+    return {word for text in texts for word in text.casefold().split()}
+
+
+def _share(left: set[str], right: set[str]) -> float:
+    return len(left & right) / max(1, len(left | right))

@@ -88,10 +88,11 @@ class FolderTree:
             handle = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise Refused(f"{path} cannot be read: {error.strerror}.", "Is it a regular file?") from None
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(handle)
+            raise Refused(f"{path} is not a regular file.", "Put the file itself into the tree.")
         with os.fdopen(handle, "rb") as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise Refused(f"{path} is not a regular file.", "Put the file itself into the tree.")
             if status.st_size > limit:
                 raise TooLarge(path, status.st_size, limit)
             data = stream.read(limit + 1)

@@ -25,7 +25,9 @@ from lab.taxonomy.yaml_words import explain, printable
 _PARSER: Any = getattr(yaml, "CParser", None)
 _PREFIX = "tag:yaml.org,2002:"
 # YAML 1.2 chapter 5.1: what a stream may contain at all.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+
+_ODD_BREAK = re.compile("[\x85\u2028\u2029]|\r(?!\n)")
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,21 @@ def read_yaml(data: bytes, budgets: YamlBudgets = YamlBudgets()) -> YamlDocument
                 "Save the file as UTF-8 without BOM.",
             )
         )
-    if "\r" in text:
-        line = text.count("\n", 0, text.index("\r")) + 1
+    odd = _ODD_BREAK.search(text)
+    if odd:
+        line, column = Places(text).at(odd.start())
+        problems.append(
+            YamlProblem(
+                line,
+                column,
+                "yaml-encoding",
+                f"An invisible line separator (U+{ord(odd.group()):04X}) stands here.",
+                "Delete it; it often comes along when text is copied from a web page.",
+            )
+        )
+        text = _ODD_BREAK.sub(" ", text)  # libyaml would start a line there, and Git does not
+    if "\r\n" in text:
+        line = text.count("\n", 0, text.index("\r\n")) + 1
         problems.append(
             YamlProblem(
                 line,
@@ -151,7 +166,7 @@ def read_yaml(data: bytes, budgets: YamlBudgets = YamlBudgets()) -> YamlDocument
                 "Save the file with Unix line ends (LF); in Git: `git config core.autocrlf input`.",
             )
         )
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        text = text.replace("\r\n", "\n")
     bad = _UNPRINTABLE.search(text)
     if bad:
         line, column = Places(text).at(bad.start())

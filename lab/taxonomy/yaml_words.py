@@ -79,6 +79,8 @@ def explain(problem: str, context: str, text: str, offset: int, start: int) -> T
             _quoted(_line(text, start)),
         )
     if "flow" in context:
+        if text[start : start + 1] not in ("[", "{"):
+            start = max(text.rfind("[", 0, start), text.rfind("{", 0, start), 0)
         return Told(
             start,
             f"`{text[start : start + 1]}` opens a list or mapping here that is not closed properly.",

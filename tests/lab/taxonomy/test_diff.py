@@ -1,0 +1,143 @@
+"""A change is told in leaves and seeds; trees are read from Git without a checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from git_host import commit, git
+
+from lab.taxonomy import examples
+from lab.taxonomy.diff import LeafChange, diff
+from lab.taxonomy.leaf import load_leaves
+from lab.taxonomy.tree import FolderTree, GitTree, TooLarge
+from lab.untrusted import Refused
+
+ISLES = "knowledge/geography/isles"
+PLAIN = "compositional_skills/writing/plain"
+BASE: dict[str, str | bytes | None] = {
+    "README.md": "hello\n",
+    f"{ISLES}/qna.yaml": examples.KNOWLEDGE,
+    f"{ISLES}/attribution.txt": examples.ATTRIBUTION,
+    f"{PLAIN}/qna.yaml": examples.SKILL,
+    f"{PLAIN}/attribution.txt": examples.ATTRIBUTION,
+}
+
+
+def between(folder: Path, files: dict[str, str | bytes | None]) -> tuple[LeafChange, ...]:
+    base = commit(folder, BASE)
+    head = commit(folder, files)
+    with GitTree(folder, base) as before, GitTree(folder, head) as after:
+        return diff(before, after).leaves
+
+
+def test_a_changed_answer_is_one_changed_seed(tmp_path: Path) -> None:
+    text = examples.SKILL.replace("answer: Tact matters most.", "answer: Be tactful.")
+    assert between(tmp_path, {f"{PLAIN}/qna.yaml": text}) == (
+        LeafChange(PLAIN, "changed", None, 0, 1, 0, False, False),
+    )
+
+
+def test_a_new_seed_a_new_pin_and_a_new_attribution_are_told_apart(tmp_path: Path) -> None:
+    seed = "  - question: Say hello plainly.\n    answer: Hello.\n"
+    found = between(
+        tmp_path,
+        {
+            f"{PLAIN}/qna.yaml": examples.SKILL + seed,
+            f"{PLAIN}/attribution.txt": examples.ATTRIBUTION + "Changes: shortened\n",
+            f"{ISLES}/qna.yaml": examples.KNOWLEDGE.replace("0123456789abcdef", "fedcba9876543210"),
+        },
+    )
+    assert found == (
+        LeafChange(PLAIN, "changed", None, 1, 0, 0, False, True),
+        LeafChange(ISLES, "changed", None, 0, 0, 0, True, False),
+    )
+
+
+def test_removed_and_moved_leaves_are_reported(tmp_path: Path) -> None:
+    moved = "knowledge/geography/northern_isles"
+    found = between(
+        tmp_path,
+        {
+            f"{PLAIN}/qna.yaml": None,
+            f"{ISLES}/qna.yaml": None,
+            f"{ISLES}/attribution.txt": None,
+            f"{moved}/qna.yaml": examples.KNOWLEDGE.replace("Vik has lights.", "Vik has many lights."),
+            f"{moved}/attribution.txt": examples.ATTRIBUTION,
+        },
+    )
+    assert found == (
+        LeafChange(PLAIN, "removed", None, 0, 0, 5, False, False),
+        LeafChange(moved, "renamed", ISLES, 0, 1, 0, False, False),
+    )
+
+
+def test_a_leaf_that_cannot_be_read_is_still_a_change(tmp_path: Path) -> None:
+    assert between(tmp_path, {f"{PLAIN}/qna.yaml": "seed_examples: [\n"}) == (
+        LeafChange(PLAIN, "changed", None, 0, 0, 5, False, False),
+    )
+
+
+def test_a_folder_compares_with_a_revision_as_two_revisions_do(tmp_path: Path) -> None:
+    base = commit(tmp_path, BASE)
+    text = examples.SKILL.replace("Tact", "Grace")
+    head = commit(tmp_path, {f"{PLAIN}/qna.yaml": text, "README.md": "bye\n"})
+    with GitTree(tmp_path, base) as before, GitTree(tmp_path, head) as after:
+        assert diff(before, FolderTree(tmp_path)) == diff(before, after)
+        assert diff(before, after).paths == ("README.md", f"{PLAIN}/qna.yaml")
+        assert [leaf.digest for leaf in load_leaves(after)] == [
+            leaf.digest for leaf in load_leaves(FolderTree(tmp_path))
+        ]
+
+
+def test_a_revision_is_read_without_following_anything(tmp_path: Path) -> None:
+    (tmp_path / PLAIN).mkdir(parents=True)
+    os.symlink("/etc/passwd", tmp_path / PLAIN / "link.yaml")
+    sha = commit(tmp_path, {**BASE, "big.bin": b"x" * 9_000_000})
+    for tree in (GitTree(tmp_path, sha), FolderTree(tmp_path)):
+        assert f"{PLAIN}/link.yaml" not in tree.paths()
+        assert tree.links() == [f"{PLAIN}/link.yaml"]
+        assert tree.read("README.md", 100) == b"hello\n"
+        for path in (f"{PLAIN}/link.yaml", "../x", "nowhere", PLAIN, "README.md/x", "/etc/passwd"):
+            with pytest.raises(Refused):
+                tree.read(path, 100)
+        with pytest.raises(TooLarge):
+            tree.read("big.bin", 1000)
+        assert tree.read("README.md", 6) == b"hello\n"  # the reader works on after a refusal
+    with pytest.raises(Refused, match="no revision"):
+        GitTree(tmp_path, "--help")
+
+
+def test_the_command_sees_committed_uncommitted_and_untracked_work(tmp_path: Path) -> None:
+    commit(tmp_path, BASE)
+    git(tmp_path, "checkout", "-q", "-b", "topic")
+    commit(tmp_path, {f"{PLAIN}/qna.yaml": examples.SKILL.replace("Tact", "Grace")})
+    (tmp_path / ISLES / "qna.yaml").write_text(examples.KNOWLEDGE.replace("version: 3", "version: 2"))
+    (tmp_path / "knowledge" / "new").mkdir()
+    (tmp_path / "knowledge" / "new" / "qna.yml").write_text("x\n")
+
+    def run(*arguments: str) -> tuple[int, dict[str, list[dict[str, object]]]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "treewright", *arguments, "--format", "json"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, json.loads(done.stdout)
+
+    code, told = run("diff", "--base", "main")
+    assert code == 0
+    assert [(leaf["path"], leaf["seeds_changed"]) for leaf in told["leaves"]] == [(PLAIN, 1), (ISLES, 0)]
+    code, told = run("lint", "--base", "main")
+    assert code == 1
+    assert {(f["file"], f["rule"]) for f in told["findings"]} == {
+        (f"{ISLES}/qna.yaml", "version"),
+        ("knowledge/new/qna.yml", "file-name"),
+    }
+    code, told = run("diff", "--base", "main", "--head", "topic")
+    assert [leaf["path"] for leaf in told["leaves"]] == [PLAIN]
