@@ -1,10 +1,10 @@
 """Whether a benchmark question is in the training rows: a model that saw the question shows memory, not
 learning.
 
-A question counts as seen when a row asks it in the same words, or when a run of 13 words of it (8 to 13 in
-GPT-3's analysis: Brown et al. 2020, arXiv 2005.14165, appendix C) occurs anywhere in a row. Case,
-punctuation and spacing are ignored. Shorter questions, from four words on, count when a row's user message
-holds them whole. The benchmark is indexed, since it is small; the rows are streamed.
+A question counts as seen when a row asks it in the same words (as the whole user message or as one line of
+it), or when a run of 13 words of it (8 to 13 in GPT-3's analysis: Brown et al. 2020, arXiv 2005.14165,
+appendix C) occurs anywhere in a row. Case, punctuation and spacing are ignored. The benchmark is indexed,
+since it is small; the rows are streamed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 RUN = 13
-SHORTEST = 4  # "Who is it?" inside a longer question is chance
 _WORD = re.compile(r"\w+")
 
 
@@ -44,10 +43,9 @@ def contaminated(items: Iterable[tuple[str, str]], rows: Iterable[Mapping[str, A
             whole.setdefault(found, []).append(name)
         for run in _runs(found, RUN):
             runs.setdefault(run, name)
-    lengths = sorted({len(key) for key in whole if SHORTEST <= len(key) < RUN})
     hits: dict[str, Hit] = {}
     for row in rows:
-        for name, how in _in_row(row, whole, runs, lengths):
+        for name, how in _in_row(row, whole, runs):
             hits.setdefault(name, Hit(name, str(row.get("id", "")), how))
     return list(hits.values())
 
@@ -56,21 +54,17 @@ def _in_row(
     row: Mapping[str, Any],
     whole: Mapping[tuple[str, ...], Sequence[str]],
     runs: Mapping[tuple[str, ...], str],
-    lengths: Sequence[int],
 ) -> Iterator[tuple[str, str]]:
-    messages = [(str(m["role"]), normal(str(m["content"]))) for m in row.get("messages", ())]
+    messages = [(str(m["role"]), str(m["content"])) for m in row.get("messages", ())]
     asked = [text for role, text in messages if role == "user"]
-    asked.append(normal(str(row.get("question") or "")))
+    asked.append(str(row.get("question") or ""))
     for text in asked:
-        for name in whole.get(text, ()):
-            yield name, "the same question"
-        for length in lengths:
-            for run in _runs(text, length):
-                for name in whole.get(run, ()):
-                    yield name, "the whole question"
-    context = normal(str(row.get("context") or ""))
-    for text in (*asked, *(text for role, text in messages if role != "user"), context):
-        for run in _runs(text, RUN):
+        for part in (text, *text.splitlines()):
+            for name in whole.get(normal(part), ()):
+                yield name, "the same question"
+    others = (text for role, text in messages if role != "user")
+    for text in (*asked, *others, str(row.get("context") or "")):
+        for run in _runs(normal(text), RUN):
             if run in runs:
                 yield runs[run], f"{RUN} words in a row"
 

@@ -62,7 +62,7 @@ _FUNCTION_WORDS = frozenset(
         "a an the this that these those it its itself he him his she her hers they them their theirs we us",
         "our you your i me my mine and or but nor so as if than then too very also just only of in on at by",
         "to from for with without into onto over under up down out off about after before between through",
-        "during is are was were be been being am do does did doing done have has had having will would  shall",
+        "during is are was were be been being am do does did doing done have has had having will would shall",
         "should can could may might must there here who whom whose which what when where why how  while",
         "because since until each every any some all both more most other another such own same s t",
     )

@@ -23,7 +23,7 @@ def benchmark(
 
     go_offline()
     from gpu_runner.benchmark.benchmark import run
-    from gpu_runner.embedded import cache_folder
+    from gpu_runner.embedded import EmbeddedModelError, cache_folder
     from gpu_runner.stage import StageError
     from gpu_runner.student import StudentError, resolve_student
     from lab.contracts import ContractError, read_json
@@ -32,7 +32,14 @@ def benchmark(
     try:
         cache = cache_folder()
         manifest = run(work, resolve_student(student, cache), cache, progress=errors.print)
-    except (BenchmarkError, StageError, StudentError, ContractError, OSError) as error:
+    except (
+        BenchmarkError,
+        StageError,
+        StudentError,
+        EmbeddedModelError,
+        ContractError,
+        OSError,
+    ) as error:
         errors.print(f"[red]benchmark:[/red] {error}", highlight=False)
         raise typer.Exit(2) from error
     report: dict[str, Any] = read_json(work / "benchmark" / "benchmark.json", "benchmark")
