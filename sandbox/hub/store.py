@@ -193,11 +193,11 @@ class Repository:
             names = [f"refs/heads/{revision}", f"refs/tags/{revision}"]
             if re.fullmatch(r"[0-9a-f]{7,40}", revision):
                 names.append(revision)
-            for name in names:
-                try:
-                    return self.git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").decode().strip()
-                except StoreError:
-                    continue
+            asked = "".join(f"{name}^{{commit}}\n" for name in names).encode()
+            for line in self.git("cat-file", "--batch-check", data=asked).decode().splitlines():
+                found = line.split(" ")
+                if found[1:2] == ["commit"]:
+                    return found[0]
         raise StoreError(404, f"Invalid rev id: {revision[:80]}", "RevisionNotFound")
 
     def split(self, rest: str) -> tuple[str, str]:
@@ -294,6 +294,7 @@ class Repository:
     def _index(self, head: str, operations: Sequence[Add | Delete]) -> bytes:
         current = {entry.path: entry for entry in self.entries(head)} if head else {}
         rows: dict[str, str] = {}
+        contents: dict[str, bytes] = {}
         large: list[str] = []
         attributes: bytes | None = None
         for operation in operations:
@@ -303,6 +304,8 @@ class Repository:
                 if not gone or (path in gone and operation.folder):
                     raise StoreError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
                 rows.update(dict.fromkeys(gone, ""))
+                for name in gone:
+                    contents.pop(name, None)
                 continue
             content = operation.content
             if content is None:
@@ -310,8 +313,11 @@ class Repository:
                 content = pointer(operation.lfs_oid, operation.lfs_size)
             elif path == ".gitattributes":
                 attributes = content
-            rows[path] = self._write(content)
-        rows.update(self._attributes(current, attributes, large))
+            contents[path] = content
+        lines = self._attributes(current, attributes, large)
+        if lines is not None:
+            contents[".gitattributes"] = lines
+        rows.update(self._write(contents))
         return b"".join(
             f"{'100644' if blob else '0'} {blob or '0' * 40}\t{path}\0".encode()
             for path, blob in rows.items()
@@ -319,7 +325,7 @@ class Repository:
 
     def _attributes(
         self, current: Mapping[str, Entry], given: bytes | None, large: Sequence[str]
-    ) -> dict[str, str]:
+    ) -> bytes | None:
         """Name each large file that no pattern covers, as the Hub does, so that a clone knows the pointer."""
         text = given if given is not None else b""
         if given is None and ".gitattributes" in current:
@@ -327,12 +333,21 @@ class Repository:
         patterns = lfs_patterns(text)
         missing = [path for path in large if not matches(path, patterns)]
         if not missing:
-            return {}
+            return None
         lines = "".join(f"{path.replace(' ', '[[:space:]]')} {ATTRIBUTE}\n" for path in missing)
-        return {".gitattributes": self._write(text.rstrip(b"\n") + b"\n" + lines.encode())}
+        return text.rstrip(b"\n") + b"\n" + lines.encode()
 
-    def _write(self, content: bytes) -> str:
-        return self.git("hash-object", "-w", "--stdin", data=content).decode().strip()
+    def _write(self, contents: Mapping[str, bytes]) -> dict[str, str]:
+        """Store the blobs in one go; path to object id."""
+        if not contents:
+            return {}
+        with tempfile.TemporaryDirectory(prefix="hub-blobs-") as scratch:
+            names = [Path(scratch) / str(number) for number in range(len(contents))]
+            for name, content in zip(names, contents.values(), strict=True):
+                name.write_bytes(content)
+            asked = "".join(f"{name}\n" for name in names).encode()
+            oids = self.git("hash-object", "-w", "--no-filters", "--stdin-paths", data=asked).decode().split()
+        return dict(zip(contents, oids, strict=True))
 
     def attribute_patterns(self, commit: str) -> list[str]:
         try:
