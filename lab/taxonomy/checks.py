@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 from lab.config import RepositoryConfig
-from lab.taxonomy.collect import Findings
+from lab.taxonomy.collect import MOST, Findings
 from lab.taxonomy.findings import Finding
 from lab.taxonomy.shape import Misfit, misfits, shape
 from lab.untrusted import Refused, YamlDocument, YamlNode, clone_url, commit_id, glob_pattern, printable
@@ -79,9 +79,11 @@ def check(
 
 
 def _lines(found: Findings, text: str) -> None:
+    told = 0
     for number, line in enumerate(found.lines, start=1):
         bare = line.rstrip(" \t")
-        if bare != line:
+        if bare != line and told <= MOST:  # a megabyte of such lines must not cost seconds
+            told += 1
             count = len(line) - len(bare)
             many = "space" if count == 1 else f"{count} spaces"
             found.add("trailing-space", (number, len(bare) + 1), f"The line ends in {many}.", suggestion=bare)

@@ -130,6 +130,15 @@ def test_a_leaf_of_50_megabytes_is_answered_by_its_size(tmp_path: Path) -> None:
         tree.read(f"{SKILL}/qna.yaml", 1 << 20)
 
 
+def test_a_megabyte_of_mistakes_is_answered_quickly_and_cut(tmp_path: Path) -> None:
+    tree = put(tmp_path, SKILL, b" \n" * 500_000)
+    start = time.process_time()
+    report = run(tree)
+    assert time.process_time() - start < 2
+    assert len(report.findings) < 110
+    assert report.findings[-1].rule == "too-many"
+
+
 def test_files_outside_the_branches_are_not_leaves(tmp_path: Path) -> None:
     (tmp_path / ".github").mkdir()
     (tmp_path / ".github" / "labeler.yml").write_text("x: [\n")
