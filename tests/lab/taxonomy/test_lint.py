@@ -136,7 +136,7 @@ def test_a_megabyte_of_mistakes_is_answered_quickly_and_cut(tmp_path: Path) -> N
     report = run(tree)
     assert time.process_time() - start < 2
     assert len(report.findings) < 110
-    assert report.findings[-1].rule == "too-many"
+    assert "too-many" in {finding.rule for finding in report.findings}
 
 
 def test_files_outside_the_branches_are_not_leaves(tmp_path: Path) -> None:
