@@ -12,13 +12,14 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from sandbox.forge.records import Json
 # Only these of the caller's environment reach a workflow; everything else is named in Spec.env.
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 LABELS = ("self-hosted", "linux", "x64", "gpu", "ubuntu-latest", "ubuntu-24.04")
+MARK = "SANDBOX_RUN_MARK"
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _CONCLUSIONS = {"success": "success", "failure": "failure", "skipped": "skipped", "cancelled": "cancelled"}
 
@@ -241,19 +243,23 @@ def _time(text: object) -> str:
 
 
 class Process:
-    """act as a session of its own, so that all it started can be ended: act gives each step its own process
-    group.
+    """act, and a way to end all that it started.
+
+    act gives each step a session of its own, so neither a process group nor a session holds them together: a mark in
+    the environment does, which every process of the run inherits.
     """
 
     def __init__(self, spec: Spec) -> None:
-        env = {name: os.environ[name] for name in PASSED if name in os.environ}
-        env["XDG_CACHE_HOME"] = str((spec.scratch / "cache").resolve())
+        self.mark = f"{MARK}={secrets.token_hex(16)}"
+        name, _, value = self.mark.partition("=")
+        env = {known: os.environ[known] for known in PASSED if known in os.environ}
+        env |= {"XDG_CACHE_HOME": str((spec.scratch / "cache").resolve()), name: value}
         if "PATH" in spec.env:
             env["PATH"] = spec.env["PATH"]
         self.cancelled = False
         self.popen = subprocess.Popen(
-            command(spec), cwd=spec.folder, env=env, start_new_session=True, text=True, errors="replace",
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command(replace(spec, env={**spec.env, name: value})), cwd=spec.folder, env=env, start_new_session=True,
+            text=True, errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def follow(self, reader: Reader, changed: Callable[[Progress], None] | None = None) -> Progress:
@@ -265,27 +271,26 @@ class Process:
                     changed(reader.progress)
         return reader.end(self.popen.returncode, self.cancelled)
 
+    def members(self) -> list[int]:
+        """Every living process of this run. Linux only, as act's host mode is here."""
+        wanted = self.mark.encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # not ours, or gone meanwhile
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+        return found
+
     def cancel(self, grace_seconds: float = 5.0) -> None:
-        """Asks first, then kills every process of the session."""
+        """Asks first, then kills."""
         self.cancelled = True
         for kind in (signal.SIGTERM, signal.SIGKILL):
-            members = session_members(self.popen.pid)
-            for pid in members:
+            for pid in self.members():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, kind)
             end = time.monotonic() + grace_seconds
-            while time.monotonic() < end and session_members(self.popen.pid):
+            while time.monotonic() < end and self.members():
                 time.sleep(0.05)
-
-
-def session_members(session: int) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(folder.name))
-    return found
 
 
 def run(spec: Spec, log: Callable[[Json, int, str], None] | None = None, name: str = "") -> Progress:

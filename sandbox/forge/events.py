@@ -33,6 +33,10 @@ def emit(
     organization = views.organization(forge, repo.owner)
     if organization is not None:
         body["organization"] = organization
+    if event == "push":  # an older shape of the repository, which GitHub keeps for this event
+        owner = body["repository"]["owner"]
+        owner |= {"name": owner["login"], "email": None}
+        body["repository"] |= {"stargazers": 0, "master_branch": repo.default_branch}
     body["sender"] = views.simple_user(forge, sender) or views.simple_user(forge, repo.owner)
     for app in forge.apps:
         known = forge.installation_of(app.id, repo)
@@ -43,12 +47,17 @@ def emit(
 
 
 def ping(forge: Forge, app: App) -> None:
+    from sandbox.forge import views
+
+    url = f"{forge.base_url}/api/v3/app/hook"
     hook: Json = {
+        "url": url, "ping_url": f"{url}/pings", "deliveries_url": f"{url}/deliveries",
         "type": "App", "id": app.hook, "name": "web", "active": True, "events": app.events, "app_id": app.id,
         "config": {"content_type": "json", "insecure_ssl": "0", "url": app.webhook_url, "secret": "********"},
         "created_at": app.created_at, "updated_at": app.created_at,
     }  # fmt: skip
-    send(forge, app, "ping", None, {"zen": "Keep it logically awesome.", "hook_id": app.hook, "hook": hook})
+    body = {"zen": "Keep it logically awesome.", "hook_id": app.hook, "hook": hook}
+    send(forge, app, "ping", None, body | {"sender": views.simple_user(forge, app.owner)})
 
 
 def installation(forge: Forge, known: Installation, action: str, sender: str) -> None:

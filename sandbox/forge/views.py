@@ -132,7 +132,7 @@ def repository(forge: Forge, repo: Repo, role: str | None = None) -> Json:
         "default_branch": repo.default_branch, "open_issues_count": pulls, "has_issues": True,
         "has_projects": False, "has_wiki": False, "has_pages": False, "has_downloads": True,
         "has_discussions": False, "archived": False, "disabled": False, "visibility":
-        "private" if repo.private else "public", "topics": [], "is_template": False, "allow_forking": True,
+        "private" if repo.private else "public", "topics": [], "custom_properties": {}, "is_template": False, "allow_forking": True,
         "web_commit_signoff_required": False, "pushed_at": repo.pushed_at, "created_at": repo.created_at,
         "updated_at": repo.pushed_at, "license": None, "forks": forks, "open_issues": pulls, "watchers": 0,
     }  # fmt: skip

@@ -1,0 +1,256 @@
+"""Workflows that really run, by act: inputs, logs, identity, tokens, cancel, reusable workflows."""
+
+from __future__ import annotations
+
+import io
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from forge_world import World, wait_for
+
+from sandbox.forge.actions import RunnerSettings
+
+HELLO = """\
+name: Hello
+run-name: hello ${{ inputs.key }}
+on:
+  workflow_dispatch:
+    inputs:
+      key: {required: true, type: string}
+      loud: {type: boolean, default: false}
+permissions: {contents: write}
+jobs:
+  greet:
+    name: Greet
+    runs-on: [self-hosted]
+    steps:
+      - uses: actions/checkout@v5
+      - name: Say
+        run: |
+          echo "key=${{ inputs.key }} loud=${{ inputs.loud }} color=${{ vars.COLOR }} place=$PLACE"
+          echo "repository=$GITHUB_REPOSITORY ref=$GITHUB_REF sha=$GITHUB_SHA run=$GITHUB_RUN_ID"
+          echo "leaf=$(cat knowledge/old/qna.yaml | head -1) commits=$(git rev-list --count HEAD)"
+          echo "secret=${{ secrets.HUB }} inherited=${TREEWRIGHT_NOT_FOR_JOBS:-none}"
+          echo "### It ran" >> "$GITHUB_STEP_SUMMARY"
+      - name: Comment with the token
+        env:
+          TOKEN: ${{ github.token }}
+        run: |
+          curl --noproxy '*' -sf -o /dev/null -H "Authorization: Bearer $TOKEN" "$GITHUB_API_URL/repos/$GITHUB_REPOSITORY/releases" -d '{"tag_name": "t-1"}'
+"""
+SLOW = """\
+name: Slow
+on: workflow_dispatch
+jobs:
+  wait:
+    runs-on: self-hosted
+    steps:
+      - run: sleep 300 & wait
+"""
+FAILS = """\
+name: Fails
+on: {workflow_dispatch: {}}
+jobs:
+  one:
+    runs-on: self-hosted
+    steps: [{run: exit 3}, {run: echo never}]
+  two:
+    needs: one
+    runs-on: self-hosted
+    steps: [{run: echo never}]
+"""
+CALLER = """\
+name: Release
+run-name: release ${{ inputs.key }}
+on:
+  workflow_dispatch:
+    inputs: {key: {required: true, type: string}}
+permissions: {contents: read}
+jobs:
+  release:
+    permissions: {contents: write, id-token: write}
+    uses: treewright/treewright/.github/workflows/release.yml@v1
+    with: {key: "${{ inputs.key }}"}
+"""
+CALLED = """\
+name: Release
+on: {workflow_call: {inputs: {key: {required: true, type: string}}}}
+permissions: {}
+jobs:
+  build:
+    runs-on: self-hosted
+    permissions: {contents: read}
+    steps:
+      - name: No identity here
+        run: |
+          curl --noproxy '*' -s -w '%{http_code}\\n' -o /dev/null -H "Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=hub"
+  publish:
+    needs: build
+    environment: release
+    permissions: {contents: write, id-token: write}
+    runs-on: self-hosted
+    steps:
+      - uses: treewright/treewright/actions/greet@v1
+      - name: Identity
+        run: |
+          curl --noproxy '*' -sf -H "Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=hub" | tr -d '{}" ' | tr ',' '\\n' | grep ^value: | tr '.' ' '
+"""
+
+
+def files(**named: str) -> dict[str, str]:
+    return {f".github/workflows/{name}.yml": text for name, text in named.items()}
+
+
+def dispatch(world: World, file: str, inputs: dict[str, str] | None = None) -> Any:
+    http = world.http(world.bot_token())
+    body: dict[str, Any] = {"ref": "main"} | ({"inputs": inputs} if inputs else {})
+    answer = http.post(f"/repos/acme/taxonomy/actions/workflows/{file}/dispatches", json=body)
+    assert answer.status_code == 204, answer.text
+    return http.get("/repos/acme/taxonomy/actions/runs").json()["workflow_runs"][0]
+
+
+def finished(world: World, run: int) -> dict[str, Any]:
+    http = world.http(world.bot_token())
+
+    def done() -> Any:
+        body = http.get(f"/repos/acme/taxonomy/actions/runs/{run}").json()
+        return body if body["status"] == "completed" else None
+
+    return dict(wait_for(done, 60))
+
+
+def log(world: World, run: int) -> str:
+    answer = world.http(world.bot_token()).get(f"/repos/acme/taxonomy/actions/runs/{run}/logs")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        return "".join(archive.read(name).decode() for name in archive.namelist())
+
+
+def test_a_dispatch_really_runs_the_workflow_and_tells_the_app(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREEWRIGHT_NOT_FOR_JOBS", "leaked")
+    world = make_world(files=files(hello=HELLO), runner=RunnerSettings(env={"PLACE": "a \"quoted\" 'place'"}))
+    repo = world.forge.named("acme/taxonomy")
+    repo.variables, repo.secrets = {"COLOR": "green"}, {"HUB": "sesame-open"}
+    run = dispatch(world, "hello.yml", {"key": "k-1"})
+    assert (run["display_title"], run["event"]) == ("hello k-1", "workflow_dispatch")
+    done = finished(world, run["id"])
+    text = log(world, run["id"])
+    assert done["conclusion"] == "success", text
+    assert "key=k-1 loud=false color=green place=a \"quoted\" 'place'" in text
+    sha = world.forge.git(repo).resolve("main")
+    assert f"repository=acme/taxonomy ref=refs/heads/main sha={sha} run={run['id']}" in text
+    assert "leaf=version: 3 commits=1" in text
+    assert "secret=*** inherited=none" in text
+    jobs = world.http(world.ada).get(f"/repos/acme/taxonomy/actions/runs/{run['id']}/jobs").json()["jobs"]
+    assert [(job["name"], job["conclusion"]) for job in jobs] == [("Greet", "success")]
+    assert [s["name"] for s in jobs[0]["steps"]][1:4] == [
+        "actions/checkout@v5",
+        "Say",
+        "Comment with the token",
+    ]
+    assert world.http(world.ada).get("/repos/acme/taxonomy/releases/tags/t-1").status_code == 200
+    told = [name for name in world.heard() if name.startswith("workflow_run")]
+    assert told == ["workflow_run.requested", "workflow_run.in_progress", "workflow_run.completed"]
+    said = world.receiver.payload("workflow_run.completed")
+    assert said["workflow_run"]["display_title"] == "hello k-1"
+    assert said["workflow_run"]["conclusion"] == "success"
+    page = httpx.get(f"{world.running.url}/acme/taxonomy/actions/runs/{run['id']}", trust_env=False).text
+    assert "It ran" in page
+    assert "sesame-open" not in page
+
+
+def test_a_failing_job_fails_the_run(make_world: Callable[..., World]) -> None:
+    world = make_world(files=files(fails=FAILS))
+    run = dispatch(world, "fails.yml")
+    assert finished(world, run["id"])["conclusion"] == "failure"
+    jobs = world.http(world.ada).get(f"/repos/acme/taxonomy/actions/runs/{run['id']}/jobs").json()["jobs"]
+    assert jobs[0]["conclusion"] == "failure"
+    assert "failure" in [step["conclusion"] for step in jobs[0]["steps"]]
+    assert [job["conclusion"] for job in jobs[1:]] in ([], ["skipped"])
+
+
+def test_one_run_at_a_time_and_cancel_ends_every_process(make_world: Callable[..., World]) -> None:
+    world = make_world(files=files(slow=SLOW))
+    first, second = dispatch(world, "slow.yml"), dispatch(world, "slow.yml")
+    http = world.http(world.bot_token())
+    runs = "/repos/acme/taxonomy/actions/runs"
+    wait_for(lambda: http.get(f"{runs}/{first['id']}/jobs").json()["total_count"] == 1)
+    assert http.get(f"{runs}/{second['id']}").json()["status"] == "queued"
+    assert http.post(f"{runs}/{second['id']}/cancel").status_code == 202
+    assert http.get(f"{runs}/{second['id']}").json()["conclusion"] == "cancelled"
+    process = world.running.actions.process
+    wait_for(lambda: len(process.members()) >= 3)  # act, the step's shell, sleep
+    assert http.post(f"{runs}/{first['id']}/cancel").status_code == 202
+    assert finished(world, first["id"])["conclusion"] == "cancelled"
+    wait_for(lambda: process.members() == [])
+    assert http.post(f"{runs}/{first['id']}/cancel").status_code == 409
+
+
+def test_a_reusable_workflow_gets_an_identity_only_where_it_is_declared(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    product = tmp_path / "product"
+    (product / ".github" / "workflows").mkdir(parents=True)
+    (product / ".github" / "workflows" / "release.yml").write_text(CALLED)
+    (product / "actions" / "greet").mkdir(parents=True)
+    (product / "actions" / "greet" / "action.yml").write_text(
+        "name: Greet\ndescription: Says hello.\nruns:\n  using: composite\n  steps:\n"
+        "    - shell: bash\n      run: echo hello from an action\n"
+    )
+    settings = RunnerSettings(local_actions={"treewright/treewright@v1": product})
+    world = make_world(files=files(release=CALLER), runner=settings)
+    run = dispatch(world, "release.yml", {"key": "k-2"})
+    done = finished(world, run["id"])
+    text = log(world, run["id"])
+    assert done["conclusion"] == "success", text
+    assert "hello from an action" in text
+    assert "403" in text.splitlines()
+    jobs = world.http(world.ada).get(f"/repos/acme/taxonomy/actions/runs/{run['id']}/jobs").json()["jobs"]
+    assert [job["name"] for job in jobs] == ["release / build", "release / publish"]
+    token = (
+        next(line for line in text.splitlines() if line.startswith("value:"))
+        .removeprefix("value:")
+        .replace(" ", ".")
+    )
+    issuer = f"{world.running.url}/_oidc"
+    configuration = httpx.get(f"{issuer}/.well-known/openid-configuration", trust_env=False).json()
+    keys = jwt.PyJWKSet.from_dict(httpx.get(configuration["jwks_uri"], trust_env=False).json())
+    claims = jwt.decode(token, keys.keys[0], algorithms=["RS256"], audience="hub", issuer=issuer)
+    assert claims["sub"] == "repo:acme/taxonomy:environment:release"
+    assert claims["job_workflow_ref"] == "treewright/treewright/.github/workflows/release.yml@v1"
+    assert claims["workflow_ref"] == "acme/taxonomy/.github/workflows/release.yml@refs/heads/main"
+    assert (claims["repository"], claims["environment"], claims["run_id"]) == (
+        "acme/taxonomy",
+        "release",
+        str(run["id"]),
+    )
+    assert 0 < claims["exp"] - time.time() <= 300
+
+
+def test_a_dispatch_that_github_would_refuse_is_refused(make_world: Callable[..., World]) -> None:
+    world = make_world(files=files(hello=HELLO))
+    http = world.http(world.bot_token())
+    url = "/repos/acme/taxonomy/actions/workflows/{}/dispatches"
+    for file, body, status in (
+        ("hello.yml", {"ref": "main"}, 422),
+        ("hello.yml", {"ref": "main", "inputs": {"key": "k", "other": "x"}}, 422),
+        ("hello.yml", {"ref": "nowhere", "inputs": {"key": "k"}}, 422),
+        ("none.yml", {"ref": "main"}, 404),
+    ):
+        assert http.post(url.format(file), json=body).status_code == status
+    assert world.http(world.grace).post(url.format("hello.yml"), json={"ref": "main"}).status_code == 403
+    assert http.get("/repos/acme/taxonomy/actions/workflows").json()["workflows"][0]["name"] == "Hello"
+
+
+def test_an_identity_needs_a_request_token_of_a_run(world: World) -> None:
+    for header in ({}, {"Authorization": "Bearer nothing"}, {"Authorization": f"Bearer {world.ada}"}):
+        assert (
+            httpx.get(f"{world.running.url}/_oidc/token", headers=header, trust_env=False).status_code == 401
+        )
