@@ -67,15 +67,19 @@ def reconcile(services: Services) -> int:
 
 def _heal_open(services: Services, facts: PullFacts) -> int:
     known = services.store.pull(facts.repo_id, facts.number)
-    if known is not None and known.head == facts.head and services.store.review(known, facts.head)["lint"]:
-        return 0
-    waiting = known is not None and known.head == facts.head
+    if known is not None and known.head == facts.head and known.state == "open":
+        newest = services.store.heads(facts.repo_id, facts.number)[-1]
+        # A head that a delivery told us about has a durable job; it is done or will be.
+        if newest.source != "api" or services.store.review(known, facts.head)["lint"]:
+            return 0
     pull = services.store.learn(facts, "api")
     # The name says for which head it heals, so that every look until it is done is the same job.
     job = f"heal-{facts.repo_id}-{facts.number}-{facts.head}"
     work = (pull.repo_id, pull.number, facts.head, job, pull.author, "full", None)
     jobs.enqueue(jobs.WORK, pull.key, job, jobs.review_pull, *work)
-    return 0 if waiting else 1
+    fresh = services.store.written(job) is None
+    services.store.wrote(job)
+    return int(fresh)
 
 
 def _heal_closed(services: Services, repo_id: int, open_now: set[int]) -> int:

@@ -48,6 +48,7 @@ class Head:
     sha: str
     since: str
     until: str | None
+    source: str = ""
 
 
 class Store:
@@ -178,7 +179,7 @@ class Store:
     def heads(self, repo_id: int, number: int) -> list[Head]:
         """The ledger of a pull request, the oldest head first."""
         query = (
-            sa.select(t.heads.c.sha, t.heads.c.since, t.heads.c.until)
+            sa.select(t.heads.c.sha, t.heads.c.since, t.heads.c.until, t.heads.c.source)
             .where(t.heads.c.repo_id == repo_id, t.heads.c.number == number)
             .order_by(t.heads.c.since, t.heads.c.id)
         )

@@ -7,10 +7,12 @@ The model is a small chat-completions server that answers from the prompt, so th
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -102,7 +104,8 @@ class _Chat(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(BrokenPipeError):  # a cancelled preview hangs up
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None: ...
 
@@ -274,6 +277,13 @@ class World:
         )
         assert answer.status_code < 400, answer.text
         return answer.json() if answer.content else None
+
+    @staticmethod
+    def port() -> int:
+        """A port that is free now."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
 
     def person(self, login: str) -> Person:
         if login not in self.people:
