@@ -7,6 +7,7 @@ checkpoint appears under its name only when it is whole; the one before is remov
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from gpu_runner.tune.ranks import Ranks
 from lab.contracts import read_json, write_json
 
 _POSITION = "position.json"
+
+# One process alone is meant; torch warns of it at every save.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 
 
 def save_checkpoint(
