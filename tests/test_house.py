@@ -60,7 +60,7 @@ def test_files_stay_short_enough_to_read(path: Path) -> None:
             "import lab.taxonomy.lint, lab.taxonomy.diff, lab.synthesis.preview, lab.report.comment",
             "torch fastapi",
         ),
-        ("import bot.app", "torch transformers"),
+        ("import bot.main, bot.web", "torch transformers"),
         ("import treewright.cli", "torch fastapi transformers github dbos aiohttp"),
         ("import treewright.cli, lab.taxonomy.lint", "torch fastapi transformers aiohttp"),
         ("import sandbox.forge.app, sandbox.hub.app", "torch lab bot gpu_runner"),

@@ -12,6 +12,7 @@ owner only). In process, for tests and the demo:
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import socket
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from sandbox.forge.actions import Runner, RunnerSettings
 from sandbox.forge.app import create_app
@@ -75,9 +77,12 @@ def listen(port: int) -> socket.socket:
 
 @contextmanager
 def running(
-    settings: ForgeSettings, clock: Callable[[], float] | None = None, rate_limit: int = 5000
+    settings: ForgeSettings,
+    clock: Callable[[], float] | None = None,
+    rate_limit: int = 5000,
+    wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> Iterator[RunningForge]:
-    """A forge for tests and for the demo's own process; ends with the block."""
+    """A forge for tests and for the demo's own process; ends with the block. `wrap` listens at the wire."""
     listener = listen(settings.port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     token = admin_token_of(settings)
@@ -85,7 +90,7 @@ def running(
     forge = Forge(settings.data, url, rate_limit=rate_limit, **options)
     app = create_app(forge, token, settings.runner)
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=3)
+        uvicorn.Config(wrap(app), log_level="warning", lifespan="on", timeout_graceful_shutdown=3)
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -102,14 +107,14 @@ def running(
 
 
 def serve(settings: ForgeSettings, said: Callable[[str], None] = print) -> None:
-    """Runs until it is told to end. The address is also in DIR/address, for those who started it with port 0."""
+    """Runs until it is told to end. DIR/address is for those who started it with port 0."""
     listener = listen(settings.port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     token = admin_token_of(settings)
     forge = Forge(settings.data, url)
     (settings.data / "address").write_text(url + "\n")
-    said(f"forge  {url}  (API {url}/api/v3)")
-    said(f"admin token in {settings.data / 'admin.token'}")
+    token_file = str((settings.data / "admin.token").resolve())
+    said(json.dumps({"url": url, "api": f"{url}/api/v3", "admin_token_file": token_file}))
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(forge, token, settings.runner), log_level="warning", timeout_graceful_shutdown=3
