@@ -20,8 +20,14 @@ LEAF = "knowledge/geography/farne_mora"
 PREVIEW = "treewright / preview"
 
 
-def opened(world: World, files: Path = GOOD) -> tuple[Change, str]:
-    change = world.repository().fork(world.person("newcomer"))
+def opened(world: World, files: Path = GOOD, asks_again: bool = False) -> tuple[Change, str]:
+    """A fresh pull request. `asks_again`: by another revision of the models, so that no stored answer
+    fits.
+    """
+    config = (EXAMPLES / "taxonomy/.github/treewright.yml").read_text()
+    if asks_again:
+        config = config.replace("revision: main", f"revision: r{world.repositories}")
+    change = world.repository(config=config).fork(world.person("newcomer"))
     head = change.push(files)
     change.open()
     return change, head
@@ -81,7 +87,7 @@ def test_an_endpoint_that_is_down_is_said_plainly_and_lint_stays_green(
 def test_a_newer_head_ends_the_work_on_the_older_one(world: World) -> None:
     world.model.wait.clear()
     try:
-        change, old = opened(world)
+        change, old = opened(world, asks_again=True)
         change.becomes("Previewing")
         until(lambda: change.checks(old, PREVIEW), "the preview's check")
         new = change.push({f"{LEAF}/attribution.txt": (GOOD / LEAF / "attribution.txt").read_text() + "\n"})
@@ -96,7 +102,7 @@ def test_a_preview_can_be_cancelled_and_held(world: World) -> None:
     mara = world.person("mara")
     world.model.wait.clear()
     try:
-        change, head = opened(world)
+        change, head = opened(world, asks_again=True)
         until(lambda: change.checks(head, PREVIEW), "the preview's check")
         said = change.say(change.author, "/cancel")
         assert change.answered(said) == "+1"

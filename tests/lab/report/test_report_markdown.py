@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from lab.report import markdown
 
+settings.register_profile("calm", deadline=None)
+settings.load_profile("calm")
 GFM = MarkdownIt("gfm-like")
 assert GFM.linkify is not None
 # GitHub links schemes, www. and e-mail addresses (GFM 6.9), not every word with a dot in it.
