@@ -152,10 +152,7 @@ def judge(work: Path, plan: Mapping[str, Any], policy: GatePolicy) -> Verdict:
 def missing(held_out: Sequence[Row], general: Sequence[Row], rows: Sequence[Row]) -> list[str]:
     """Items that the plan asked for and the benchmark did not answer, or the other way round, or twice."""
     wanted = {(row["id"], "choice") for row in general}
-    for row in held_out:
-        wanted.add((row["id"], "short_answer"))
-        if row["key"] is not None and len(row["choices"]) > 1:
-            wanted.add((row["id"], "choice"))
+    wanted |= {(row["id"], metric) for row in held_out for metric in _METRICS}
     answered = [(row["id"], row["metric"]) for row in rows]
     problems = []
     for text, found in (

@@ -146,9 +146,7 @@ class _Items:
         ]
         for item in self.held_out:
             row = Item(item.id, item.leaf, item.leaf, item.question, item.answer, item.cluster)
-            if item.key is not None and len(item.choices) > 1:
-                rows.append((CHOICE, row))
-            rows.append((SHORT_ANSWER, row))
+            rows += [(CHOICE, row), (SHORT_ANSWER, row)]
         return rows
 
 

@@ -27,7 +27,7 @@ class HeldOut:
     question: str
     answer: str
     choices: tuple[str, ...]
-    key: int | None
+    key: int
     context: str | None
     seed: int
 
@@ -61,12 +61,8 @@ def held_out(rows: Sequence[Mapping[str, Any]], changed: Collection[str]) -> lis
 def choose_held_out(
     model: LoadedModel, items: Sequence[HeldOut], folder: Path
 ) -> tuple[dict[str, Scored], str]:
-    """Choice scores by item id, and the prompts' digest; a leaf with too few answers has no choices."""
-    asked = [
-        ChoiceItem(item.id, item.prompt, item.choices, item.key)
-        for item in items
-        if item.key is not None and len(item.choices) > 1
-    ]
+    """Choice scores by item id, and the digest of the prompts."""
+    asked = [ChoiceItem(item.id, item.prompt, item.choices, item.key) for item in items]
     return choose(model, asked, name="contributed", chat=True, folder=folder)
 
 
