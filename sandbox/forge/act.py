@@ -106,7 +106,7 @@ def command(spec: Spec) -> list[str]:
 
 
 class Reader:
-    """Folds act's JSON lines into `Progress`. `log` is told each line of output as (job, step number, text)."""
+    """Folds act's JSON lines into `Progress`; `log` is told each line of output as (job, step, text)."""
 
     def __init__(
         self,
@@ -245,8 +245,8 @@ def _time(text: object) -> str:
 class Process:
     """act, and a way to end all that it started.
 
-    act gives each step a session of its own, so neither a process group nor a session holds them together: a mark in
-    the environment does, which every process of the run inherits.
+    act gives each step a session of its own, so neither a process group nor a session holds them together:
+    a mark in the environment does, which every process of the run inherits.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -258,8 +258,9 @@ class Process:
             env["PATH"] = spec.env["PATH"]
         self.cancelled = False
         self.popen = subprocess.Popen(
-            command(replace(spec, env={**spec.env, name: value})), cwd=spec.folder, env=env, start_new_session=True,
-            text=True, errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command(replace(spec, env={**spec.env, name: value})), cwd=spec.folder, env=env,
+            start_new_session=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def follow(self, reader: Reader, changed: Callable[[Progress], None] | None = None) -> Progress:

@@ -247,7 +247,7 @@ class Runner:
         return done.conclusion or "failure"
 
     def _check_out(self, repo: Repo, run: Run, checkout: Path) -> None:
-        """A whole clone, since a workflow may look at the tree before; on the ref's name and at the run's commit."""
+        """A whole clone, since a workflow may look at the tree before; at the run's commit."""
         shutil.rmtree(checkout, ignore_errors=True)
         url = views.page(self.forge, f"/{repo.full_name}.git")
         bare = str(self.forge.git(repo).path.resolve())
@@ -261,7 +261,7 @@ class Runner:
                 raise git.GitError(done.stderr.decode(errors="replace").strip())
 
     def _called(self, repo: Repo, run: Run, checkout: Path, uses: str) -> tuple[Json, str] | None:
-        """A reusable workflow: `./.github/workflows/x.yml`, or `owner/name/.github/workflows/x.yml@ref` at hand."""
+        """A reusable workflow: `./path`, or `owner/name/path@ref` when that repository is at hand."""
         if uses.startswith("./"):
             file, ref = uses[2:], f"{repo.full_name}/{uses[2:]}@{run.ref}"
             folder = checkout
@@ -281,7 +281,8 @@ class Runner:
         forge = self.forge
         env = {
             **self.settings.env, "GITHUB_SERVER_URL": forge.base_url,
-            "GITHUB_API_URL": f"{forge.base_url}/api/v3", "GITHUB_GRAPHQL_URL": f"{forge.base_url}/api/graphql",
+            "GITHUB_API_URL": f"{forge.base_url}/api/v3",
+            "GITHUB_GRAPHQL_URL": f"{forge.base_url}/api/graphql",
             "GITHUB_REPOSITORY": repo.full_name, "GITHUB_REPOSITORY_OWNER": repo.owner,
             "GITHUB_REPOSITORY_ID": str(repo.id), "GITHUB_RUN_ID": str(run.id),
             "GITHUB_RUN_NUMBER": str(run.number), "GITHUB_RUN_ATTEMPT": "1", "GITHUB_REF": run.ref,

@@ -59,7 +59,8 @@ def router(forge: Forge, hooks: Dispatcher, admin_token: str) -> APIRouter:
 
     @api.post("/repos")
     def repo(request: Request, body: Body) -> Response:
-        """{owner, name, from: folder, committer: {name, email, date}, message, private, collaborators: {login: role},
+        """{owner, name, from: folder, committer: {name, email, date}, message, private,
+        collaborators: {login: role},
         variables: {NAME: value}, secrets: {NAME: value}}
         """
         admin(request)
@@ -101,7 +102,8 @@ def router(forge: Forge, hooks: Dispatcher, admin_token: str) -> APIRouter:
         admin(request)
         wanted = fields(body)
         made = forge.create_app(
-            text_field(body, "slug", "Integration"), wanted.get("permissions") or {}, wanted.get("events") or [],
+            text_field(body, "slug", "Integration"), wanted.get("permissions") or {},
+            wanted.get("events") or [],
             wanted.get("webhook_url"), owner=wanted.get("owner") or "",
             repositories=wanted.get("repositories") or [], webhook_secret=wanted.get("webhook_secret"),
         )  # fmt: skip
@@ -140,8 +142,10 @@ def router(forge: Forge, hooks: Dispatcher, admin_token: str) -> APIRouter:
 
     @api.post("/faults")
     def faults(request: Request, body: Body) -> Response:
-        """{drop_deliveries: n, lose_deliveries: n, duplicate: n, fail_requests: [{method, path_prefix, status, times,
-        headers, message, when: "before"|"after"}]}. `after`: the work is done, then the answer is lost.
+        """{drop_deliveries, lose_deliveries, duplicate: n,
+        fail_requests: [{method, path_prefix, status, times, headers, message, when: "before"|"after"}]}
+
+        `after`: the work is done, then the answer is lost.
         """
         admin(request)
         wanted = fields(body)
@@ -163,7 +167,7 @@ def router(forge: Forge, hooks: Dispatcher, admin_token: str) -> APIRouter:
 
     @drain.post("/_sandbox/drain")
     def wait(request: Request, seconds: float = 10.0) -> Response:
-        """Waits until every delivery has had its attempt. Without the forge's lock: the deliveries need it."""
+        """Waits until every delivery has had its attempt; without the lock, which the deliveries need."""
         admin(request)
         return Response(status_code=204 if hooks.drain(min(seconds, 60.0)) else 504)
 

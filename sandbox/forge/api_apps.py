@@ -191,7 +191,7 @@ def router(forge: Forge, hooks: Dispatcher) -> APIRouter:
 
 
 def _narrowed(known: Installation, wanted: Any) -> dict[str, str]:
-    """The permissions asked for, which must be a part of the installation's; all of them when none is named."""
+    """The permissions asked for, a part of the installation's; all of them when none is named."""
     if wanted in (None, {}):
         return dict(known.permissions)
     if not isinstance(wanted, dict):
@@ -208,13 +208,13 @@ def _chosen(forge: Forge, known: Installation, body: Json) -> list[int] | None:
         return None
     chosen = []
     for repo in forge.repos:
-        if repo.owner == known.account and (repo.name in (names or ()) or repo.id in (keys or ())):
-            if known.repositories is None or repo.id in known.repositories:
-                chosen.append(repo.id)
+        asked = repo.owner == known.account and (repo.name in (names or ()) or repo.id in (keys or ()))
+        if asked and (known.repositories is None or repo.id in known.repositories):
+            chosen.append(repo.id)
     if len(chosen) < len(set(names or ())) + len(set(keys or ())):
         raise ApiError(
             422,
-            "There is at least one repository that does not exist or is not accessible to the parent installation.",
+            "At least one repository does not exist or is not accessible to the parent installation.",
         )
     return chosen
 

@@ -74,11 +74,7 @@ def router(forge: Forge) -> APIRouter:
         repo, who = writing_app(request, owner, name)
         run = known_run(repo, key)
         if run.app != who.app:
-            raise ApiError(
-                403,
-                "Invalid app_id `%s` - check run can only be modified by the GitHub App that created it."
-                % who.app,
-            )
+            raise ApiError(403, f"Check run {key} can only be modified by the GitHub App that created it.")
         was = run.status
         if isinstance(fields(body).get("name"), str):
             run.name = fields(body)["name"]
@@ -160,7 +156,7 @@ def check_payload(forge: Forge, repo: Repo, run: CheckRun) -> Json:
 
 
 def press(forge: Forge, repo: Repo, run: CheckRun, login: str, identifier: str | None) -> None:
-    """A person pressed `Re-run` (no identifier) or one of the check's own buttons; the App that made it is told."""
+    """A person pressed `Re-run` (no identifier) or one of the check's own buttons; its App is told."""
     if ROLES.index(forge.role(repo, login)) < ROLES.index("write"):
         raise ApiError(403, "Only people with write access can use a check's buttons.")
     body: Json = {"check_run": check_payload(forge, repo, run)}

@@ -1,4 +1,4 @@
-"""REST: pull requests, issues (which here are always pull requests), comments, reactions, labels of an issue."""
+"""REST: pull requests, issues (which here are always pull requests), comments, reactions, labels."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ def router(forge: Forge) -> APIRouter:
         try:
             sha = pulls.merge_pull(
                 forge, repo, numbered(repo, number), who.login, wanted.get("sha"),
-                wanted.get("merge_method") or "merge", wanted.get("commit_title"), wanted.get("commit_message"),
+                wanted.get("merge_method") or "merge", wanted.get("commit_title"),
+                wanted.get("commit_message"),
             )  # fmt: skip
         except pulls.HeadMovedError as error:
             raise ApiError(409, str(error)) from error

@@ -167,7 +167,8 @@ def uploads(forge: Forge) -> APIRouter:
                 raise invalid("ReleaseAsset", "name", "already_exists")
             made = Asset(
                 forge.next_id(), repo.id, item.id, file_name, request.query_params.get("label", ""),
-                request.headers.get("content-type", "application/octet-stream"), 0, "", who.login, forge.now(),
+                request.headers.get("content-type", "application/octet-stream"), 0, "", who.login,
+                forge.now(),
             )  # fmt: skip
         target = asset_path(forge, made)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -193,7 +193,8 @@ def router(forge: Forge) -> APIRouter:
         )
         url = f"{views.of_repo(forge, repo)}/commits/{sha}"
         body = {
-            "state": state, "statuses": [views_work.status(forge, repo, s) for s in newest.values()], "sha": sha,
+            "state": state, "sha": sha,
+            "statuses": [views_work.status(forge, repo, s) for s in newest.values()],
             "total_count": len(newest), "repository": views.repository(forge, repo), "commit_url": url,
             "url": f"{url}/status",
         }  # fmt: skip
@@ -308,7 +309,8 @@ def router(forge: Forge) -> APIRouter:
         shown = views.branch_of_commit(forge, repo, commit)
         answer = {
             "content": _content(forge, repo, entry, branch) if entry else None,
-            "commit": shown["commit"] | {"sha": sha, "node_id": shown["node_id"], "html_url": shown["html_url"],
+            "commit": shown["commit"] | {"sha": sha, "node_id": shown["node_id"],
+                                         "html_url": shown["html_url"],
                                          "parents": shown["parents"]},
         }  # fmt: skip
         return reply(request, answer, 200 if old else 201)

@@ -99,18 +99,10 @@ def send(
         "X-GitHub-Hook-Installation-Target-ID": str(app.id),
         "X-GitHub-Hook-Installation-Target-Type": "integration",
     }  # fmt: skip
-    delivery = forge.deliveries.put(
-        Delivery(
-            forge.next_id(),
-            app.id,
-            guid,
-            event,
-            action,
-            known.id if known else None,
-            repo.id if repo else None,
-            headers,
-            payload,
-        )  # fmt: skip
-    )
+    delivery = Delivery(
+        forge.next_id(), app.id, guid, event, action, known.id if known else None, repo.id if repo else None,
+        headers, payload,
+    )  # fmt: skip
+    forge.deliveries.put(delivery)
     for listener in forge.listeners:
         listener(delivery)

@@ -90,7 +90,7 @@ def _cgi(forge: Forge, request: Request, repo: Repo, service: str, size: int, wh
 
 
 def _spawn(env: dict[str, str], body: IO[bytes]) -> subprocess.Popen[bytes]:
-    spool = tempfile.TemporaryFile()
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, once git has it
     while piece := body.read(CHUNK):
         spool.write(piece)
     spool.seek(0)

@@ -1,7 +1,7 @@
 """GitHub-flavoured Markdown of contributed text as safe HTML.
 
-Two layers, because either alone has had holes elsewhere: markdown-it-py renders, then nh3 keeps only what is on the
-list below. Raw HTML is allowed in so far as nh3 allows it, since comments fold with `<details>`.
+Two layers, because either alone has had holes elsewhere: markdown-it-py renders, then nh3 keeps only what is
+on the list below. Raw HTML is allowed in so far as nh3 allows it, since comments fold with `<details>`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from markdown_it.token import Token
 from mdit_py_plugins.tasklists import tasklists_plugin
 
 _TAGS = {
-    "a", "b", "blockquote", "br", "caption", "code", "dd", "del", "details", "div", "dl", "dt", "em", "h1", "h2",
-    "h3", "h4", "h5", "h6", "hr", "i", "img", "input", "ins", "kbd", "li", "ol", "p", "pre", "s", "samp", "span",
-    "strong", "sub", "summary", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul", "var",
+    "a", "b", "blockquote", "br", "caption", "code", "dd", "del", "details", "div", "dl", "dt", "em",
+    "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "input", "ins", "kbd", "li", "ol", "p", "pre",
+    "s", "samp", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "th", "thead", "tr",
+    "ul", "var",
 }  # fmt: skip
 _ATTRIBUTES = {
     "*": {"align", "title"},
@@ -80,7 +81,7 @@ def _text(content: str) -> Token:
 
 
 def render(source: str) -> str:
-    """HTML that is safe to put into a page. Images load from this forge and `data:` only: no page calls out."""
+    """HTML that is safe to put into a page; the pages' policy keeps images to this forge."""
     environment: dict[str, object] = {}
     tokens = _ENGINE.parse(source[:262144], environment)
     _mentions(tokens)

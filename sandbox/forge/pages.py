@@ -1,7 +1,8 @@
-"""The forge's pages for people: repositories, pull requests, checks, runs, releases. Rendered here, no script.
+"""The forge's pages for people: repositories, pull requests, checks, runs, releases. No script at all.
 
-Everything shown may be contributed by a stranger. Templates escape; Markdown goes through `markdown.render`; a file is
-shown as text, and a raw file or an asset never as a page of this origin. A strict Content-Security-Policy stands behind.
+Everything shown may be contributed by a stranger. Templates escape; Markdown goes through `markdown.render`;
+a file is shown as text, and a raw file or an asset never as a page of this origin. A strict
+Content-Security-Policy stands behind.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from sandbox.forge.wire import LockedRouter
 
 MAX_SHOWN = 512 * 1024
 SECURITY = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'none'; "
-    "base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -173,7 +174,8 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
         picture = (
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40">'
             f'<rect width="40" height="40" rx="8" fill="hsl({hue},42%,46%)"/>'
-            f'<text x="20" y="27" font-family="sans-serif" font-size="20" fill="#fff" text-anchor="middle">{letter}</text>'
+            '<text x="20" y="27" font-family="sans-serif" font-size="20" fill="#fff" text-anchor="middle">'
+            f"{letter}</text>"
             "</svg>"
         )
         return Response(picture, media_type="image/svg+xml", headers={"Cache-Control": "max-age=3600"})

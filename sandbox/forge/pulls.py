@@ -224,7 +224,7 @@ def _mark_merged(forge: Forge, repo: Repo, pull: Pull, login: str, commit: str) 
 
 
 def after_push(forge: Forge, repo: Repo, moved: Mapping[str, tuple[str, str]], login: str) -> None:
-    """What GitHub does when refs moved, by whatever way: `push`, then `synchronize`, `closed` of pull requests.
+    """What GitHub does when refs moved, by whatever way: `push`, then `synchronize` or `closed`.
 
     `moved` maps a full ref to (old sha, new sha); forty zeros for a ref that was or is not there.
     """
@@ -245,9 +245,10 @@ def after_push(forge: Forge, repo: Repo, moved: Mapping[str, tuple[str, str]], l
                     continue
                 if pull.head_repo == repo.id and pull.head_ref == branch:
                     _head_moved(forge, base, pull, repo, new, login)
-                elif pull.repo == repo.id and pull.base_ref == branch and new != ZERO:
-                    if git.is_ancestor(pull.head_sha, new):
-                        _mark_merged(forge, base, pull, login, new)
+                elif (pull.repo, pull.base_ref) != (repo.id, branch) or new == ZERO:
+                    continue
+                elif git.is_ancestor(pull.head_sha, new):
+                    _mark_merged(forge, base, pull, login, new)
 
 
 def _head_moved(forge: Forge, base: Repo, pull: Pull, source: Repo, new: str, login: str) -> None:

@@ -4,8 +4,8 @@ This is the Python API behind `/_sandbox`; a test or the demo may use either:
 
     forge = Forge(Path("data"))
     token = forge.create_user("ada")
-    forge.create_repo("acme", "taxonomy", Path("examples/taxonomy"), committer=Signature(...), message="Start")
-    app = forge.create_app("treewright", {...}, [...], "http://127.0.0.1:1/webhook", repositories=["acme/taxonomy"])
+    forge.create_repo("acme", "taxonomy", Path("examples/taxonomy"), committer=who, message="Plant")
+    app = forge.create_app("treewright", permissions, events, webhook_url, repositories=["acme/taxonomy"])
 
 Everything that changes state holds `forge.lock`; requests are served by threads.
 """
@@ -98,7 +98,7 @@ class Forge:
         self.rate_limit = rate_limit
         self.lock = threading.RLock()
         self.faults = Faults()
-        # Anything that listens to events: the webhooks, the runner. Called with the lock held; must return at once.
+        # Whatever wants to hear of deliveries. Called with the lock held; must return at once.
         self.listeners: list[Callable[[Delivery], None]] = []
         self.store = store = Store(data / "forge.sqlite")
         self.accounts = Table(store, Account)
@@ -294,7 +294,7 @@ class Forge:
             self.repos.put(repo)
 
     def role(self, repo: Repo, login: str) -> str:
-        """The highest role that a person has: as owner, collaborator, through a team, or by the public door."""
+        """The highest role that a person has: as owner, collaborator, through a team, or as anybody."""
         roles = ["none" if repo.private else "read"]
         if login.casefold() == repo.owner.casefold():
             roles.append("admin")
@@ -368,9 +368,9 @@ class Forge:
 
     def installation_of(self, app: int, repo: Repo) -> Installation | None:
         for known in self.installations:
-            if known.app == app and known.account == repo.owner:
-                if known.repositories is None or repo.id in known.repositories:
-                    return known
+            covered = known.repositories is None or repo.id in known.repositories
+            if covered and known.app == app and known.account == repo.owner:
+                return known
         return None
 
     def bot_login(self, app: App) -> str:

@@ -132,7 +132,8 @@ def repository(forge: Forge, repo: Repo, role: str | None = None) -> Json:
         "default_branch": repo.default_branch, "open_issues_count": pulls, "has_issues": True,
         "has_projects": False, "has_wiki": False, "has_pages": False, "has_downloads": True,
         "has_discussions": False, "archived": False, "disabled": False, "visibility":
-        "private" if repo.private else "public", "topics": [], "custom_properties": {}, "is_template": False, "allow_forking": True,
+        "private" if repo.private else "public", "topics": [],
+        "custom_properties": {}, "is_template": False, "allow_forking": True,
         "web_commit_signoff_required": False, "pushed_at": repo.pushed_at, "created_at": repo.created_at,
         "updated_at": repo.pushed_at, "license": None, "forks": forks, "open_issues": pulls, "watchers": 0,
     }  # fmt: skip
@@ -203,7 +204,8 @@ def _login_of_email(forge: Forge, email: str) -> str:
 
 def simple_commit(commit: Commit) -> Json:
     return {
-        "id": commit.sha, "tree_id": commit.tree, "message": commit.message, "timestamp": commit.committer.date,
+        "id": commit.sha, "tree_id": commit.tree, "message": commit.message,
+        "timestamp": commit.committer.date,
         "author": {"name": commit.author.name, "email": commit.author.email},
         "committer": {"name": commit.committer.name, "email": commit.committer.email},
     }  # fmt: skip
@@ -268,7 +270,9 @@ def pull_simple(forge: Forge, repo: Repo, pull: Pull) -> Json:
         "requested_reviewers": [], "requested_teams": [], "commits_url": links["commits"],
         "review_comments_url": links["review_comments"], "review_comment_url": links["review_comment"],
         "comments_url": links["comments"], "statuses_url": links["statuses"],
-        "head": _end(forge, head_repo, head_repo.owner if head_repo else pull.login, pull.head_ref, pull.head_sha),
+        "head": _end(
+            forge, head_repo, head_repo.owner if head_repo else pull.login, pull.head_ref, pull.head_sha
+        ),
         "base": _end(forge, repo, repo.owner, pull.base_ref, pull.base_sha),
         "_links": {name: {"href": link} for name, link in links.items()},
         "author_association": forge.association(repo, pull.login), "auto_merge": None,

@@ -1,4 +1,4 @@
-"""Records as GitHub's JSON, second half: checks, Apps, deliveries, releases, workflow runs. See `views.py`."""
+"""Records as GitHub's JSON, second half: checks, Apps, deliveries, releases, runs. See `views.py`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def check_suite(forge: Forge, repo: Repo, suite: CheckSuite) -> Json:
     return {
         "id": suite.id, "node_id": views.node("CheckSuite", suite.id), "head_branch": branch,
         "head_sha": suite.head_sha, "status": "completed" if done else "queued",
-        "conclusion": (bad or "success") if done else None, "url": url, "before": None, "after": suite.head_sha,
+        "conclusion": (bad or "success") if done else None, "url": url, "before": None,
+        "after": suite.head_sha,
         "pull_requests": pulls_of_sha(forge, repo, suite.head_sha),
         "app": views.integration(forge, app) if app else None, "repository": views.repository(forge, repo),
         "created_at": suite.created_at, "updated_at": suite.updated_at,
@@ -175,7 +176,8 @@ def workflow_run(forge: Forge, repo: Repo, run: Run) -> Json:
     key = workflow_key(run.workflow)
     actor = views.simple_user(forge, run.login)
     return {
-        "id": run.id, "name": run.name, "node_id": views.node("WorkflowRun", run.id), "head_branch": run.branch,
+        "id": run.id, "name": run.name, "node_id": views.node("WorkflowRun", run.id),
+        "head_branch": run.branch,
         "head_sha": run.sha, "path": run.workflow, "display_title": run.title, "run_number": run.number,
         "run_attempt": 1, "event": run.event, "status": run.status, "conclusion": run.conclusion,
         "workflow_id": key, "check_suite_id": run.id, "check_suite_node_id": views.node("CheckSuite", run.id),
@@ -183,7 +185,8 @@ def workflow_run(forge: Forge, repo: Repo, run: Run) -> Json:
         "pull_requests": [], "created_at": run.created_at, "updated_at": run.updated_at,
         "run_started_at": run.started_at or run.created_at, "actor": actor, "triggering_actor": actor,
         "jobs_url": f"{url}/jobs", "logs_url": f"{url}/logs",
-        "check_suite_url": f"{views.of_repo(forge, repo)}/check-suites/{run.id}", "artifacts_url": f"{url}/artifacts",
+        "check_suite_url": f"{views.of_repo(forge, repo)}/check-suites/{run.id}",
+        "artifacts_url": f"{url}/artifacts",
         "cancel_url": f"{url}/cancel", "rerun_url": f"{url}/rerun", "previous_attempt_url": None,
         "workflow_url": f"{views.of_repo(forge, repo)}/actions/workflows/{key}",
         "head_commit": views.simple_commit(forge.git(repo).commit(run.sha)),

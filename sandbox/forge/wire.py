@@ -1,4 +1,4 @@
-"""HTTP as GitHub speaks it: JSON answers with ETag and Link, errors, rate-limit headers, faults on request."""
+"""HTTP as GitHub speaks it: JSON answers with ETag and Link, errors, rate-limit headers, faults on demand."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def paginate(
     show: Callable[[Any], Json],
     key: str | None = None,
 ) -> Response:
-    """One page of a list; with `key` in GitHub's `{"total_count", key: [...]}` form. Only this page is rendered."""
+    """One page of a list, only this page rendered; with `key` as `{"total_count", key: [...]}`."""
     size, page = number_of(request, "per_page", 30, 100), number_of(request, "page", 1, 10**6)
     last = max(1, -(-len(items) // size))
     rows = [show(item) for item in items[(page - 1) * size : page * size]]
@@ -123,7 +123,7 @@ def error_response(error: ApiError) -> Response:
 class LockedRouter(APIRouter):
     """Every route runs with the forge's lock: one request sees one state."""
 
-    def __init__(self, lock: threading.RLock, prefix: str = "") -> None:  # type: ignore[valid-type]
+    def __init__(self, lock: threading.RLock, prefix: str = "") -> None:
         super().__init__(prefix=prefix)
         self.lock: Any = lock
 

@@ -51,7 +51,8 @@ def parse(data: bytes, path: str) -> Json:
 
 def triggers(body: Json) -> Json:
     # YAML 1.1 reads the key `on` as the truth value.
-    raw: Any = body.get("on", body.get(True))
+    either: dict[Any, Any] = body
+    raw = either.get("on", either.get(True))
     if isinstance(raw, str):
         return {raw: None}
     if isinstance(raw, list):
@@ -86,7 +87,7 @@ def dispatch_inputs(body: Json, path: str, given: Mapping[str, Any]) -> dict[str
 
 
 def run_name(body: Json, path: str, inputs: Mapping[str, str], actor: str, ref: str) -> str:
-    """`run-name` with `${{ inputs.x }}` and `${{ github.actor }}` filled in; other expressions become empty."""
+    """`run-name` with `${{ inputs.x }}` and `${{ github.actor }}` filled in; the rest becomes empty."""
     name = str(body.get("name") or path)
     template = body.get("run-name")
     if not isinstance(template, str):
@@ -148,7 +149,7 @@ def job_specs(
 
 
 def token_permissions(specs: list[JobSpec]) -> dict[str, str]:
-    """act gives all jobs one GITHUB_TOKEN, so it gets what any of them declares: a known difference from GitHub."""
+    """act gives all jobs one GITHUB_TOKEN, so it may what any of them declares: unlike GitHub, knowingly."""
     order = ("none", "read", "write")
     merged: dict[str, str] = {"metadata": "read"}
     for spec in specs:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FETCH = "python tests/support/fetch_openapi.py"
 HOST = "https://api.github.com"
 
-# One path parameter that may hold slashes, which the description does not say: what comes before and after it.
+# A path parameter that may hold slashes, which the description does not say: what stands before and after.
 _MULTI = (
     re.compile(r"^(/repos/[^/]+/[^/]+/contents/)(.+)()$"),
     re.compile(r"^(/repos/[^/]+/[^/]+/git/(?:ref|refs|matching-refs)/)(.+)()$"),
@@ -35,7 +35,7 @@ _MULTI = (
         r"^(/repos/[^/]+/[^/]+/commits/)(.+?)((?:/(?:check-runs|check-suites|status|statuses|pulls))?)$"
     ),
 )
-# PyGithub sends labels as a bare list; GitHub takes it and does not describe it (reference/feasibility_git.md, 3).
+# PyGithub sends labels as a bare list; GitHub takes it and does not describe it.
 _UNDESCRIBED_BODIES = (re.compile(r"^/repos/[^/]+/[^/]+/issues/\d+/labels$"),)
 
 
@@ -152,7 +152,7 @@ class Checker:
             problems += [
                 f"{where}: request: {error}" for error in self._errors(self.api.validate_request, request)
             ]
-        # An error's body is the same everywhere and not described for each status; a redirect and a 304 have none.
+        # An error's body is not described for each status; a redirect and a 304 have none.
         if status < 300 and content_type == "application/json":
             errors = self._errors(self.api.validate_response, request, response)
             problems += [f"{where}: response: {error}" for error in errors]

@@ -1,11 +1,10 @@
-"""`treewright sandbox forge` and `treewright sandbox hub`: GitHub's and the Hub's APIs on this machine,
-loopback only.
-"""
+"""`treewright sandbox forge|hub`: GitHub's and the Hub's APIs on this machine, loopback only."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -18,24 +17,20 @@ def register(app: typer.Typer) -> None:
 
     @sandbox.command()
     def forge(
-        data: Path = typer.Option(
-            ..., "--data", help="Folder of the forge's state; made when it is not there."
-        ),
-        port: int = typer.Option(0, "--port", min=0, max=65535, help="0 takes a free one."),
-        local_action: list[str] = typer.Option(
-            [],
-            "--local-action",
-            metavar="OWNER/NAME@REF=DIR",
-            help="A folder that stands for an action's repository.",
-        ),
-        runner_env: Path | None = typer.Option(
-            None,
-            "--runner-env",
-            help="JSON file {NAME: value}: what workflow runs find in their environment.",
-        ),
-        keep_checkouts: bool = typer.Option(
-            False, "--keep-checkouts", help="Keep the folder of each workflow run."
-        ),
+        data: Annotated[Path, typer.Option(help="Folder of the forge's state; made when it is not there.")],
+        port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+        local_action: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="OWNER/NAME@REF=DIR", help="A folder that stands for an action's repository."
+            ),
+        ] = None,
+        runner_env: Annotated[
+            Path | None, typer.Option(help="JSON file {NAME: value}: the environment of workflow runs.")
+        ] = None,
+        keep_checkouts: Annotated[
+            bool, typer.Option("--keep-checkouts", help="Keep the folder of each workflow run.")
+        ] = False,
     ) -> None:
         """GitHub's REST API, smart HTTP Git, webhooks, Actions and pages over real bare repositories."""
         try:
@@ -45,7 +40,7 @@ def register(app: typer.Typer) -> None:
             typer.echo(f"{error.name} is not installed: pip install 'treewright[sandbox]'", err=True)
             raise typer.Exit(2) from error
         actions: dict[str, Path] = {}
-        for item in local_action:
+        for item in local_action or []:
             name, mark, folder = item.partition("=")
             if not mark or "@" not in name or not Path(folder).is_dir():
                 typer.echo(
@@ -59,15 +54,11 @@ def register(app: typer.Typer) -> None:
 
     @sandbox.command()
     def hub(
-        data: Path = typer.Option(
-            ..., "--data", help="Folder of the hub's state; made when it is not there."
-        ),
-        port: int = typer.Option(0, "--port", min=0, max=65535, help="0 takes a free one."),
-        forge_issuer: str | None = typer.Option(
-            None,
-            "--forge-issuer",
-            help="URL of a forge's OIDC issuer, for example http://127.0.0.1:8000/_oidc.",
-        ),
+        data: Annotated[Path, typer.Option(help="Folder of the hub's state; made when it is not there.")],
+        port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+        forge_issuer: Annotated[
+            str | None, typer.Option(help="A forge's OIDC issuer, such as http://127.0.0.1:8000/_oidc.")
+        ] = None,
     ) -> None:
         """The Hugging Face Hub's API over real bare repositories with LFS storage."""
         try:
@@ -75,4 +66,4 @@ def register(app: typer.Typer) -> None:
         except ModuleNotFoundError as error:
             typer.echo(f"{error.name} is not there: pip install 'treewright[sandbox]'", err=True)
             raise typer.Exit(2) from error
-        serve(data, port, forge_issuer)
+        serve(data, port, forge_issuer, typer.echo)

@@ -207,7 +207,7 @@ def make_world(
                     answer.status_code,
                     dict(answer.headers),
                     answer.content,
-                )  # fmt: skip
+                )
             )
         return answer
 

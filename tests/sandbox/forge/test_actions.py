@@ -42,7 +42,8 @@ jobs:
         env:
           TOKEN: ${{ github.token }}
         run: |
-          curl --noproxy '*' -sf -o /dev/null -H "Authorization: Bearer $TOKEN" "$GITHUB_API_URL/repos/$GITHUB_REPOSITORY/releases" -d '{"tag_name": "t-1"}'
+          curl --noproxy '*' -sf -o /dev/null -H "Authorization: Bearer $TOKEN" -d '{"tag_name": "t-1"}' \
+            "$GITHUB_API_URL/repos/$GITHUB_REPOSITORY/releases"
 """
 SLOW = """\
 name: Slow
@@ -89,7 +90,9 @@ jobs:
     steps:
       - name: No identity here
         run: |
-          curl --noproxy '*' -s -w '%{http_code}\\n' -o /dev/null -H "Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=hub"
+          H="Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN"
+          curl --noproxy '*' -s -w '%{http_code}\\n' -o answer.json -H "$H" \\
+            "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=hub"
   publish:
     needs: build
     environment: release
@@ -99,7 +102,9 @@ jobs:
       - uses: treewright/treewright/actions/greet@v1
       - name: Identity
         run: |
-          curl --noproxy '*' -sf -H "Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=hub" | tr -d '{}" ' | tr ',' '\\n' | grep ^value: | tr '.' ' '
+          H="Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN"
+          curl --noproxy '*' -sf -H "$H" "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=hub" > answer.json
+          tr -d '{}" ' < answer.json | tr ',' '\\n' | grep ^value: | tr '.' ' '
 """
 
 

@@ -1,4 +1,4 @@
-"""Apps: who they are, what they may, and what they are told. Signatures, order, failures, redelivery, faults."""
+"""Apps: who they are, what they may, what they are told. Signatures, failures, redelivery, faults."""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ def test_a_contributor_cannot_push_to_the_base_nor_anybody_into_pull_refs(world:
     wrong = git("-C", str(work), "push", world.url("ghp_wrong", "acme/taxonomy"), "topic:main", check=False)
     assert wrong.returncode != 0
     hidden = git(
-        "-C", str(work), "push", world.url(world.ada, "acme/taxonomy"), "topic:refs/pull/1/head", "-f", check=False
+        "-C", str(work), "push", "-f", world.url(world.ada, "acme/taxonomy"), "topic:refs/pull/1/head",
+        check=False,
     )  # fmt: skip
     assert hidden.returncode != 0
     assert "push" not in world.heard()

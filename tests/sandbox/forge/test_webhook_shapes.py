@@ -48,6 +48,5 @@ def test_every_event_has_the_keys_of_githubs_examples(make_world: Callable[..., 
         wanted = set(SHAPES[name])
         if name not in ("ping", "installation.created"):
             wanted |= set(SHAPES["every event of a repository"])
-        # GitHub's installation of the example has other permissions than ours: which ones is no matter of shape.
         missing = wanted - keys(world.receiver.payload(name))
         assert missing == set(), name
