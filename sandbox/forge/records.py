@@ -287,6 +287,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # it holds webhook secrets; SQLite gives its other files the same mode
         self.connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self.connection.execute("PRAGMA journal_mode=WAL")
         # The forge must survive its own end, not a power cut: the operating system may write when it likes.
