@@ -380,7 +380,8 @@ def _document(found: Findings, document: YamlNode, config: RepositoryConfig) -> 
         try:
             clone_url(repo.text, config.documents.hosts)
         except Refused as refused:
-            found.add("document-url", repo, refused.reason, refused.hint)
+            mended = _over_https(found.line(repo.line), repo, config.documents.hosts)
+            found.add("document-url", repo, refused.reason, refused.hint, mended)
     # An id of digits only is a number to YAML; the type finding says so already.
     if commit is not None and commit.type == "str" and commit.text:
         try:
@@ -400,3 +401,15 @@ def _document(found: Findings, document: YamlNode, config: RepositoryConfig) -> 
             kind = end.group().lower()
             why = "needs the operator's PDF extra" if kind == ".pdf" else "is never read as a document"
             found.add("document-type", pattern, f"`{printable(pattern.text, 80)}`: {kind} {why}.")
+
+
+def _over_https(line: str, repo: YamlNode, hosts: Iterable[str]) -> str | None:
+    """The line with the same repository's https address, where its own only has another beginning or end."""
+    match = re.match(r"(?:https?://|git://|ssh://git@|git@)?([A-Za-z0-9.-]+)[/:](.+)", repo.text)
+    if match is None or line.count(repo.text) != 1:
+        return None
+    url = f"https://{match.group(1)}/{match.group(2).rstrip('/')}"
+    try:
+        return line.replace(repo.text, clone_url(url, tuple(hosts)))
+    except Refused:
+        return None

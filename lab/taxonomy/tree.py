@@ -12,7 +12,7 @@ import os
 import stat
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -45,6 +45,24 @@ class TooLarge(Refused):
 def name(raw: bytes) -> str:
     """A file name as text, whatever bytes it has; what is not UTF-8 is shown as an escape."""
     return raw.decode("utf-8", "backslashreplace")
+
+
+class FilesTree:
+    """Files in memory, by path: what a mend would make, before anything is written."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+
+    def paths(self) -> list[str]:
+        return sorted(self._files)
+
+    def read(self, path: str, limit: int) -> bytes:
+        data = self._files.get(path)
+        if data is None:
+            raise Refused(f"{path} is not there.", "Name a file of the tree.")
+        if len(data) > limit:
+            raise TooLarge(path, len(data), limit)
+        return data
 
 
 class FolderTree:

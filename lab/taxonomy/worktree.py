@@ -7,7 +7,9 @@ revision, and take in uncommitted and untracked work, as the predecessor's `taxo
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from lab.taxonomy.tree import BRANCHES, FolderTree, name
@@ -86,6 +88,32 @@ def subtree(root: Path, revision: str) -> tuple[Path, str]:
     if tree is None:  # the folder did not exist yet: everything in it is new
         tree = _git(top, "hash-object", "-t", "tree", os.devnull)
     return top, (tree or b"").decode().strip()
+
+
+def replace_file(root: Path, path: str, data: bytes) -> None:
+    """Writes a file of the tree in one step (temporary name, rename), with the mode that it had. Raises
+    `Refused` for a link and for what lies behind one.
+    """
+    FolderTree(root).read(path, 1 << 30)
+    place = root / path
+    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".treewright-")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        shutil.copymode(place, temporary)
+        os.replace(temporary, place)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise Refused(f"{path} cannot be written: {error.strerror}.", "May you write there?") from None
+
+
+def rename_file(root: Path, old: str, new: str) -> None:
+    """Renames a file within its folder. Raises `Refused` when the new name is taken."""
+    FolderTree(root).read(old, 1 << 30)
+    taken = (root / new).exists() and not (root / new).samefile(root / old)
+    if taken or old.rpartition("/")[0] != new.rpartition("/")[0]:
+        raise Refused(f"{old} cannot become {new}.", "Look at the folder; that name is taken.")
+    os.rename(root / old, root / new)
 
 
 class WorkTree(FolderTree):

@@ -1,14 +1,21 @@
-"""`treewright lint`: every finding of every leaf, with line and column. Exit 0 fine, 1 errors found, 2
-wrong usage.
+"""`treewright lint`: every finding of every leaf, with line and column; `--fix` mends, `--diff` shows how.
+
+Exit 0 fine, 1 errors found (or, with `--diff`, something to mend), 2 wrong usage.
 """
 
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lab.config import RepositoryConfig
+    from lab.taxonomy.lint import LintReport
+    from lab.taxonomy.tree import FolderTree
 
 
 class Format(enum.StrEnum):
@@ -20,6 +27,18 @@ class Format(enum.StrEnum):
     sarif = "sarif"
 
 
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for."""
+
+    path: Path
+    base: str | None
+    format: Format
+    fix: bool
+    diff: bool
+    documents: bool
+
+
 def register(app: typer.Typer) -> None:
     @app.command("lint", help="Check the leaves of a taxonomy (a folder, a leaf's folder, or one file).")
     def lint_command(
@@ -28,23 +47,25 @@ def register(app: typer.Typer) -> None:
             None, help="Only what changed since this revision, uncommitted work too."
         ),
         format_: Annotated[Format, typer.Option("--format", help="How to print findings.")] = Format.text,
+        fix: bool = typer.Option(False, "--fix", help="Mend what can be mended without guessing."),
+        diff: bool = typer.Option(False, "--diff", help="Show what --fix would do, and write nothing."),
+        documents: bool = typer.Option(
+            False, "--documents", help="Fetch the pinned documents, and hold the contexts against them."
+        ),
     ) -> None:
-        raise typer.Exit(_run(path, base, format_))
+        raise typer.Exit(_run(Options(path, base, format_, fix, diff, documents)))
 
 
-def _run(path: Path, base: str | None, format_: Format) -> int:
-    import json
+def _run(options: Options) -> int:
     import os
-    import sys
 
     from lab.config import CONFIG_PATH, load_config
-    from lab.taxonomy import render
     from lab.taxonomy.lint import LintReport, lint
     from lab.taxonomy.tree import FolderTree
     from lab.taxonomy.worktree import changed_paths, find_root, merge_base
     from lab.untrusted import Refused
-    from treewright import __version__
 
+    path, base = options.path, options.base
     if not path.exists():
         typer.echo(f"There is no {path}.", err=True)
         return 2
@@ -54,18 +75,97 @@ def _run(path: Path, base: str | None, format_: Format) -> int:
         data = tree.read(CONFIG_PATH, 1 << 18) if (root / CONFIG_PATH).exists() else None
         config, _ = load_config(data)
         inside = os.path.relpath(os.path.abspath(path), root).replace(os.sep, "/")
-        only = None
-        if base is not None:
-            only = changed_paths(root, merge_base(root, base))
-        elif inside != ".":
-            only = [each for each in tree.paths() if each == inside or each.startswith(f"{inside}/")]
-        report = lint(tree, config, only, strict=base is not None)
+
+        def look() -> LintReport:
+            only = None
+            if base is not None:
+                only = changed_paths(root, merge_base(root, base))
+            elif inside != ".":
+                only = [each for each in tree.paths() if each == inside or each.startswith(f"{inside}/")]
+            report = lint(tree, config, only, strict=base is not None)
+            if options.documents:
+                report = _with_documents(report, tree, config, only)
+            kept = tuple(finding for finding in report.findings if finding.file == inside)
+            return LintReport(kept, 1) if path.is_file() else report
+
+        report = look()
+        if options.fix or options.diff:
+            changed = _mend(options, root, tree, report, config)
+            if options.diff:
+                return 1 if changed else 0
+            if changed and path.exists():
+                report = look()
     except Refused as refused:
         typer.echo(f"{refused.reason} {refused.hint}", err=True)
         return 2
-    if path.is_file():
-        kept = tuple(finding for finding in report.findings if finding.file == inside)
-        report = LintReport(kept, 1)
+    _show(report, tree, options.format)
+    return 0 if report.ok else 1
+
+
+def _mend(
+    options: Options, root: Path, tree: FolderTree, report: LintReport, config: RepositoryConfig
+) -> int:
+    """Mends the folders that have findings, or shows how; gives the number of files that change."""
+    from lab.taxonomy.fix import fix_leaf, unified
+    from lab.taxonomy.leaf import in_branches
+    from lab.taxonomy.worktree import rename_file, replace_file
+
+    wanted = {finding.file.rpartition("/")[0] for finding in report.findings if in_branches(finding.file)}
+    folders: dict[str, dict[str, bytes]] = {folder: {} for folder in sorted(wanted)}
+    for file in tree.paths() if folders else ():
+        folder, _, name = file.rpartition("/")
+        if folder in folders and name.casefold().endswith((".yaml", ".yml", ".txt", ".md")):
+            folders[folder][file] = tree.read(file, 1 << 24)
+    changed = 0
+    for files in folders.values():
+        fixed = fix_leaf(files, config, strict=options.base is not None)
+        before = {new: files[old] for old, new in fixed.renamed}
+        touched = [file for file, data in fixed.files.items() if files.get(file) != data]
+        changed += len(touched)
+        if options.diff:
+            typer.echo(unified(files, fixed), nl=False)
+            continue
+        for old, new in fixed.renamed:
+            rename_file(root, old, new)
+            typer.echo(f"renamed {old} to {new.rpartition('/')[2]}", err=True)
+        for file in touched:
+            data = fixed.files[file]
+            if data != before.get(file, files.get(file)):
+                replace_file(root, file, data)
+                typer.echo(f"mended {file}", err=True)
+    return changed
+
+
+def _with_documents(
+    report: LintReport, tree: FolderTree, config: RepositoryConfig, only: list[str] | None
+) -> LintReport:
+    import os
+
+    from gpu_runner.embedded import cache_folder
+    from gpu_runner.plan import mirrors_from_environment
+    from lab.taxonomy.documents import fetch_documents
+    from lab.taxonomy.leaf import leaf_folders
+    from lab.taxonomy.lint import LintReport
+    from lab.taxonomy.pinned import document_findings
+
+    paths = list(tree.paths())
+    near = None if only is None else {file.rpartition("/")[0] for file in only}
+    folders = [folder for folder in leaf_folders(paths) if near is None or folder in near]
+    cache, mirrors = cache_folder(), mirrors_from_environment(os.environ)
+    more = document_findings(
+        tree, folders, config, lambda ref: fetch_documents(ref, cache, config.documents, mirrors)
+    )
+    return LintReport(tuple(sorted({*report.findings, *more})), report.files)
+
+
+def _show(report: LintReport, tree: FolderTree, format_: Format) -> None:
+    import json
+    import os
+    import sys
+
+    from lab.taxonomy import render
+    from treewright import __version__
+
     if format_ is Format.json:
         typer.echo(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
     elif format_ is Format.sarif:
@@ -76,21 +176,19 @@ def _run(path: Path, base: str | None, format_: Format) -> int:
     else:
         colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         typer.echo(render.text(report, _Lines(tree), colour))
-    return 0 if report.ok else 1
 
 
 class _Lines:
     """Source lines by file and number; a file that cannot be shown gives empty lines."""
 
-    def __init__(self, tree: object) -> None:
+    def __init__(self, tree: FolderTree) -> None:
         self._tree = tree
         self._files: dict[str, list[str]] = {}
 
     def __call__(self, file: str, line: int) -> str:
-        from lab.taxonomy.tree import FolderTree
         from lab.untrusted import Refused
 
-        if file not in self._files and isinstance(self._tree, FolderTree):
+        if file not in self._files:
             try:
                 text = self._tree.read(file, 1 << 20).decode("utf-8", "replace")
             except Refused:
