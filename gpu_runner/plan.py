@@ -158,7 +158,7 @@ def _write(
     }
     require("plan", plan, "plan.json")
     write_json(outputs / "plan.json", plan)
-    write_lines(outputs / "leaves.jsonl", (asdict(leaf) for leaf in leaves))
+    write_lines(outputs / "leaves.jsonl", (leaf_row(tree, leaf) for leaf in leaves))
     write_lines(
         outputs / "chunks.jsonl",
         ({"leaf": path, **asdict(piece)} for path, pieces in chunks.items() for piece in pieces),
@@ -166,6 +166,15 @@ def _write(
     write_lines(outputs / "heldout.jsonl", (item.to_json() for item in heldout))
     write_lines(outputs / "general.jsonl", general)
     write_lines(outputs / "replay_prompts.jsonl", prompts)
+
+
+def leaf_row(tree: Tree, leaf: Leaf) -> dict[str, Any]:
+    """The leaf with the text of its attribution.txt, which the data set's card carries on (as CC-BY asks)."""
+    try:
+        attribution = tree.read(f"{leaf.path}/attribution.txt", 1 << 16).decode("utf-8", "replace")
+    except Refused:
+        attribution = ""
+    return {**asdict(leaf), "attribution": attribution}
 
 
 def config_of(tree: Tree) -> RepositoryConfig:

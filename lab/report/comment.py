@@ -351,7 +351,7 @@ def percent(value: object) -> str:
 def _score_row(score: Json) -> list[str]:
     low, high = score.get("low"), score.get("high")
     interval = f"{percent(low)} to {percent(high)}" if low is not None and high is not None else "–"
-    name = code(str(score["leaf"]), 160) if score.get("leaf") else text(str(score["name"]), 120)
+    name = text(str(score["name"]), 200)  # it names the measure, too: a leaf has a row for each
     return [
         name,
         str(score["items"]),

@@ -230,7 +230,7 @@ Nobody trained on these: they were set aside before the data was generated.
 | set | items | base | this model | 95 % interval of the gain |
 | --- | --- | --- | --- | --- |
 | new leaves | 9 | 25.0 % | **100.0 %** | – |
-| `knowledge/a` | 9 | 25.0 % | **100.0 %** | – |
+| knowledge/a | 9 | 25.0 % | **100.0 %** | – |
 | general | 9 | 25.0 % | **100.0 %** | – |
 
 <details><summary>Rows of training data by leaf</summary>

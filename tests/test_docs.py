@@ -1,0 +1,51 @@
+"""The documentation against the code: every sentence in it is true today, as far as a test can tell."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bot.replies import help_text
+from bot.settings import Settings
+from treewright.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md"])
+
+
+def test_the_maintainers_page_shows_the_commands_of_the_bot() -> None:
+    table = help_text()[help_text().index("| comment") :].strip()
+    assert table in (ROOT / "docs" / "maintainers.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_pages_exist(page: Path) -> None:
+    known = {command.name for command in app.registered_commands} | {
+        group.name for group in app.registered_groups
+    }
+    for name in re.findall(r"(?:^|[`/])treewright ([a-z]+)\b", page.read_text(), re.MULTILINE):
+        if name not in ("is", "command"):
+            assert name in known, f"{page.name} names `treewright {name}`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_variables_of_the_bot_in_the_pages_exist(page: Path) -> None:
+    known = {name.upper() for name in Settings.model_fields}
+    for name in re.findall(r"TREEWRIGHT_BOT_([A-Z_]+)", page.read_text()):
+        assert name in known, f"{page.name} names TREEWRIGHT_BOT_{name}"
+
+
+def test_every_command_explains_itself() -> None:
+    for command in app.registered_commands:
+        done = CliRunner().invoke(app, [str(command.name), "--help"])
+        assert done.exit_code == 0
+        assert command.help or (command.callback and command.callback.__doc__), command.name
