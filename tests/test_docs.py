@@ -31,9 +31,6 @@ def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_pages_exist(page: Path) -> None:
-    known = {command.name for command in app.registered_commands} | {
-        group.name for group in app.registered_groups
-    }
     for name in re.findall(r"(?:^|[`/])treewright ([a-z]+)\b", page.read_text(), re.MULTILINE):
         if name not in ("is", "command"):
             assert name in COMMANDS, f"{page.name} names `treewright {name}`"
