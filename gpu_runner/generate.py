@@ -33,7 +33,7 @@ from lab.synthesis.samples import Sample, replay_sample
 from lab.synthesis.text import harmless
 
 STORE = ".answers.sqlite"
-REPLAY_TOKENS = 64
+REPLAY_TOKENS = 48
 """Tokens of a replay answer: enough to hold the base model's manner; a longer one costs a CPU run minutes."""
 
 REPLAY = "replay"

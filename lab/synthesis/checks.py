@@ -25,6 +25,8 @@ ON_TOPIC_SHARE = 0.5
 GROUNDED_SHARE = 0.7
 GROUNDED_IN_CONTEXT_SHARE = 0.5
 LEFT_TO_ANSWER = 2
+REPEATED_RUN = 4
+NEW_RUNS_SHARE = 0.8
 _ASKING_WORDS = """
 call name kind type sort many long far old tall high big year day time person people place thing describe tell
 know one two first way part word use make
@@ -194,6 +196,14 @@ def not_an_echo(row: Values) -> Grade:
     return _grade("answer-echoes", score < COPY_LIKENESS and normal(row.answer) != "", detail, score)
 
 
+def not_repeating(row: Values) -> Grade:
+    """A model that lost its thread says the same words over and over."""
+    runs = max(len(words(row.answer)) - REPEATED_RUN + 1, 0)
+    score = len(ngrams(row.answer, REPEATED_RUN)) / runs if runs else 1.0
+    detail = f"{score:.0%} of its runs of {REPEATED_RUN} words are new; {NEW_RUNS_SHARE:.0%} are needed"
+    return _grade("answer-repeats", score >= NEW_RUNS_SHARE, detail, score)
+
+
 CHECKS: Mapping[str, Check] = {
     "question_mark": question_mark,
     "question_length": question_length,
@@ -209,4 +219,5 @@ CHECKS: Mapping[str, Check] = {
     "grounded": grounded,
     "grounded_in_context": grounded_in_context,
     "not_an_echo": not_an_echo,
+    "not_repeating": not_repeating,
 }

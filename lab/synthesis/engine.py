@@ -50,6 +50,7 @@ class EngineSettings:
     backoff_limit_seconds: float = 20.0
     connect_seconds: float = 10.0
     service_seconds: float = 300.0
+    down_seconds: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Engine:
         self._settings = settings
         self._store = AnswerStore(store)
         self._gates: dict[str, asyncio.Semaphore] = {}
-        self._down: dict[str, EndpointError] = {}
+        self._down: dict[str, tuple[float, EndpointError]] = {}
         self._pending: dict[str, asyncio.Future[Answer]] = {}
         self._session: aiohttp.ClientSession | None = None
         self._jitter = random.Random()  # noqa: S311 (spreads retries; enters no result)
@@ -197,12 +198,11 @@ class Engine:
         settings = self._settings
         for attempt in range(1, settings.attempts + 1):
             async with gate:
-                if endpoint.url in self._down:
-                    raise self._down[endpoint.url]
+                self._raise_if_down(endpoint)
                 try:
-                    return await self._send(endpoint, messages, params, key)
+                    return await self._reach(endpoint, messages, params, key)
                 except EndpointError as error:
-                    self._down[endpoint.url] = error
+                    self._down[endpoint.url] = (time.monotonic(), error)
                     raise
                 except _AgainError as error:
                     last = error
@@ -210,14 +210,37 @@ class Engine:
                 self.counters.retried += 1
                 await asyncio.sleep(self._pause(attempt, last.after))
         self.counters.failed += 1
-        if last.unreachable:
-            down = EndpointError(
-                f"The {endpoint.role}'s endpoint {endpoint.url} cannot be reached ({last}). "
-                f"Start it, or set {endpoint.variable} to one that runs (see `treewright serve`)."
-            )
-            self._down[endpoint.url] = down
-            raise down
         raise RequestError(f"{endpoint.url}: {last} (after {settings.attempts} attempts)")
+
+    async def _reach(
+        self, endpoint: Endpoint, messages: Messages, params: Mapping[str, Any], key: str
+    ) -> Answer:
+        """One attempt; where nobody answers at all, all of them at once, in the caller's turn: while an
+        endpoint
+        is away, the other rows must not start tries of their own."""
+        for attempt in range(1, self._settings.attempts + 1):
+            try:
+                return await self._send(endpoint, messages, params, key)
+            except _AgainError as error:
+                if not error.unreachable:
+                    raise
+                last = error
+            if attempt < self._settings.attempts:
+                self.counters.retried += 1
+                await asyncio.sleep(self._pause(attempt, None))
+        self.counters.failed += 1
+        raise EndpointError(
+            f"The {endpoint.role}'s endpoint {endpoint.url} cannot be reached ({last}). "
+            f"Start it, or set {endpoint.variable} to one that runs (see `treewright serve`)."
+        )
+
+    def _raise_if_down(self, endpoint: Endpoint) -> None:
+        """Rows that waited while the endpoint was found dead share its error; a later run finds out for
+        itself.
+        """
+        since, error = self._down.get(endpoint.url, (0.0, None))
+        if error is not None and time.monotonic() - since < self._settings.down_seconds:
+            raise EndpointError(str(error))
 
     def _pause(self, attempt: int, asked: float | None) -> float:
         wait = self._settings.backoff_seconds * 2 ** (attempt - 1) * self._jitter.uniform(0.75, 1.25)

@@ -1,0 +1,135 @@
+"""Model output is hostile: whatever it says, a parser gives one whole item or nothing, and never raises."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.synthesis.checks import Values
+from lab.synthesis.grading import GRADERS, one_to_three, round_trip, yes_no
+from lab.synthesis.parsing import PARSERS, answer, grounded_task, question, task
+from lab.synthesis.text import harmless
+
+MARKS = st.sampled_from(
+    ["<|im_start|>", "<|im_end|>", "\n", '"', "{", "}", "?", "Question:", "Answer:", '{"question":', "[", ","]
+)
+HOSTILE = st.lists(st.one_of(MARKS, st.text(max_size=20)), max_size=30).map("".join)
+
+
+@given(HOSTILE)
+def test_no_output_makes_a_parser_raise_or_leaves_a_field_empty(text: str) -> None:
+    for parse in PARSERS.values():
+        found = parse(text)
+        if found is not None:
+            assert all(found.values())
+            assert not any("<|" in value or "\x00" in value for value in found.values())
+
+
+@given(HOSTILE, HOSTILE)
+def test_two_items_in_one_completion_are_never_one_item(first: str, second: str) -> None:
+    for joiner in ("\n", " ", ""):
+        both = json.dumps({"question": first}) + joiner + json.dumps({"question": second})
+        assert question(both) is None
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_a_text_only_ever_meets_the_task_of_its_own_completion(context: str, asked: str) -> None:
+    found = grounded_task(json.dumps({"text": context, "task": asked}))
+    if found is not None:
+        assert found["context"].split() == _bare(context)
+        assert found["question"].split() == _bare(asked)
+    assert grounded_task(json.dumps({"text": context})) is None
+    assert grounded_task(json.dumps({"task": asked})) is None
+    assert grounded_task(json.dumps({"text": context, "task": asked, "more": "x"})) is None
+
+
+def _bare(text: str) -> list[str]:
+    from lab.synthesis.parsing import _tidy
+
+    return _tidy(text).split()
+
+
+@given(HOSTILE, st.dictionaries(st.sampled_from(["yes", "no", "maybe"]), st.floats(0, 1)))
+def test_a_grade_is_a_share_or_nothing(text: str, likelihoods: dict[str, float]) -> None:
+    row = Values("Who is it?", source="Isolde built the tower.", siblings=("Bram baked the bread.",))
+    for grader in GRADERS.values():
+        grade = grader(text, likelihoods, row)
+        assert grade is None or 0.0 <= grade <= 1.0
+
+
+@given(HOSTILE)
+def test_harmless_text_cannot_end_its_turn(text: str) -> None:
+    assert "<|" not in harmless(text)
+    assert "|>" not in harmless(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"question": "Who built it?"}', "Who built it?"),
+        ("Who built it?", "Who built it?"),
+        ("Question: Who built it?", "Who built it?"),
+        ('"Who built it?"', "Who built it?"),
+        ("\n Who built it? \n", "Who built it?"),
+    ],
+)
+def test_one_question_is_read(text: str, expected: str) -> None:
+    found = question(text)
+    assert found is not None
+    assert found["question"] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "It was built by her.",
+        "Who? And when?",
+        "Who built it?\nWho paid?",
+        '{"question": "Who built it?"} Sure!',
+        '{"question": "Who built it?", "answer": "She did"}',
+        '{"question": 3}',
+        '{"question": "Who',
+        "Who built it?<|im_end|>",
+        '{"question": ' + "[" * 100_000,
+    ],
+)
+def test_anything_else_is_not_a_question(text: str) -> None:
+    assert question(text) is None
+
+
+def test_an_answer_is_the_whole_completion_of_one_speaker() -> None:
+    assert answer("Answer: Two lines.\nBoth count.") == {"answer": "Two lines.\nBoth count."}
+    assert answer("Yes.\nUser: and now?") is None
+    assert answer("   ") is None
+    assert task('{"task": "Name two birds."}') == {"question": "Name two birds."}
+
+
+def test_a_judge_is_read_by_likelihood_first_then_by_word() -> None:
+    row = Values("Q?")
+    assert yes_no("No", {"yes": 0.3, "no": 0.1}, row) == 0.75
+    assert yes_no("Yes, it does.", {}, row) == 1.0
+    assert yes_no(" no.", {}, row) == 0.0
+    assert yes_no("Yesterday was fine", {}, row) is None
+    assert yes_no("Perhaps", {"the": 0.9}, row) is None
+
+
+def test_a_mark_is_the_whole_answer_or_none() -> None:
+    row = Values("Q?")
+    assert [one_to_three(text, {}, row) for text in ("1", "Score: 2", " 3.\n")] == [0.0, 0.5, 1.0]
+    assert [one_to_three(text, {}, row) for text in ("4", "2 or 3", "between 1 and 3", "")] == [None] * 4
+
+
+def test_a_round_trip_has_to_lead_back_to_its_own_sentence() -> None:
+    built, paid = "The lighthouse was built by Ilsabet Corvane.", "Captain Brookes paid for the harbour."
+    row = Values("Who built the lighthouse?", source=built, siblings=(built, paid))
+    right = round_trip("Ilsabet Corvane built the lighthouse.", {}, row)
+    wrong = round_trip("Captain Brookes paid for it.", {}, row)
+    assert right is not None
+    assert wrong is not None
+    assert right > 0.9
+    assert wrong < 0.1
+    assert round_trip("I do not know.", {}, row) is None
