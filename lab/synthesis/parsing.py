@@ -76,7 +76,8 @@ def answer(text: str) -> Parsed | None:
         return None
     if re.search(r"^\s*(?:user|question|human)\s*:", body, re.IGNORECASE | re.MULTILINE):
         return None
-    return {"answer": _LABEL.sub("", body)}
+    said = _LABEL.sub("", body).strip()
+    return {"answer": said} if said else None
 
 
 PARSERS: Mapping[str, Callable[[str], Parsed | None]] = {

@@ -215,7 +215,7 @@ def test_waiting_for_a_turn_is_not_counted_as_slowness(tmp_path: Path) -> None:
 
 def test_an_answer_that_takes_too_long_is_a_lost_row(tmp_path: Path) -> None:
     async def stuck(request: web.Request, number: int) -> web.StreamResponse:
-        await asyncio.sleep(30)
+        await asyncio.sleep(1)
         return said("x")
 
     async def body(server: Server, engine: Engine) -> None:
@@ -309,18 +309,20 @@ def test_a_killed_run_asks_only_what_was_never_answered(tmp_path: Path) -> None:
         """
     )
     finished: list[str] = []
+    enough = asyncio.Event()
 
     async def slow(request: web.Request, number: int) -> web.StreamResponse:
         await asyncio.sleep(0.03)
         finished.append((await request.json())["messages"][0]["content"])
+        if len(finished) >= 10:
+            enough.set()
         return said("x")
 
     async def inner() -> None:
         async with serving(slow) as server:
             command = [sys.executable, "-c", program, server.url, str(tmp_path / "s")]
             first = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-            while len(finished) < 10:
-                await asyncio.sleep(0.01)
+            await enough.wait()
             os.kill(first.pid, signal.SIGKILL)
             await first.wait()
             await asyncio.sleep(0.1)

@@ -1,0 +1,136 @@
+"""The plan of a release, from real Git repositories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gpu_runner.plan import PlanError, PlanSettings, mirrors_from_environment, run, tasks_of
+from lab.contracts import problems, read_json, read_lines
+from tests.gpu_runner.synthesis_world import EXAMPLES, ISLAND, World, build, commit_all
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build(tmp_path_factory.mktemp("world"))
+
+
+def planned(world: World, work: Path, base: str | None = None) -> Path:
+    run(world.tree, work, PlanSettings(world.head, base, (2,)), world.cache, world.env)
+    return work / "plan"
+
+
+def test_a_plan_marks_the_changed_leaf_and_names_its_pull_request(world: World, tmp_path: Path) -> None:
+    plan = read_json(planned(world, tmp_path, world.base) / "plan.json", "plan")
+    changed = [leaf for leaf in plan["leaves"] if leaf["changed"]]
+    assert [(leaf["path"], leaf["change"], leaf["pull_requests"]) for leaf in changed] == [
+        (ISLAND, "added", [2])
+    ]
+    assert changed[0]["rows"] == 200
+    assert {leaf["rows"] for leaf in plan["leaves"] if not leaf["changed"]} == {12}
+    assert plan["taxonomy"]["head"] == world.head
+    assert plan["release"]["tag"] == f"v2026.01.15-{world.head[:7]}"
+    assert plan["config"]["release"]["model"] == "acme/acme-lm"
+    assert (plan["general"], plan["replay_prompts"]) == (120, 80)
+
+
+def test_without_a_base_every_leaf_is_changed(world: World, tmp_path: Path) -> None:
+    plan = read_json(planned(world, tmp_path) / "plan.json", "plan")
+    assert all(leaf["changed"] for leaf in plan["leaves"])
+    assert len(plan["leaves"]) == 7
+
+
+def test_held_out_items_are_apart_from_what_the_teacher_sees(world: World, tmp_path: Path) -> None:
+    folder = planned(world, tmp_path, world.base)
+    items = list(read_lines(folder / "heldout.jsonl", "heldout"))
+    plan = read_json(folder / "plan.json")
+    shown = {
+        (leaf["path"], one["question"])
+        for leaf in plan["leaves"]
+        for one in leaf["few_shot"]
+        if one["context"] is None or leaf["kind"] == "knowledge"
+    }
+    assert len(items) == plan["heldout"] > 21
+    assert not {(item["leaf"], item["question"]) for item in items} & shown
+    assert sum(item["leaf"] == ISLAND for item in items) == 21
+
+
+def test_the_plan_reads_back_as_tasks_with_chunks_and_their_sources(world: World, tmp_path: Path) -> None:
+    tasks = {task.leaf: task for task in tasks_of(planned(world, tmp_path, world.base))}
+    island = tasks[ISLAND]
+    assert len(island.examples) == len(island.heldout) == 21
+    assert "Oskerwater" in " ".join(piece.text for piece in island.passages)
+    assert island.commit == world.head
+    assert all(task.passages == () for task in tasks.values() if task.kind != "knowledge")
+
+
+def test_an_equal_plan_is_not_made_twice_and_gives_the_same_bytes_elsewhere(
+    world: World, tmp_path: Path
+) -> None:
+    settings = PlanSettings(world.head, world.base, (2,))
+    first = run(world.tree, tmp_path / "a", settings, world.cache, world.env)
+    again = run(world.tree, tmp_path / "a", settings, world.cache, world.env)
+    other = run(world.tree, tmp_path / "b", settings, world.cache, world.env)
+    assert (first.reused, again.reused, other.reused) == (False, True, False)
+    assert first.outputs == other.outputs
+
+
+def test_a_tree_that_does_not_lint_is_refused_with_every_error(tmp_path: Path) -> None:
+    import shutil
+
+    world = build(tmp_path)
+    shutil.copytree(EXAMPLES / "contributions" / "bad", world.tree, dirs_exist_ok=True)
+    head = commit_all(world.tree, "Mistakes")
+    with pytest.raises(PlanError) as caught:
+        run(world.tree, tmp_path / "work", PlanSettings(head, world.base), world.cache, world.env)
+    files = {finding.file for finding in caught.value.findings}
+    assert "knowledge/crafts/salt_glass/qna.yaml" in files
+    assert "compositional_skills/writing/weather_rhymes/qna.yaml" in files
+    assert all(f"{one.file}:{one.line}:{one.column}" in str(caught.value) for one in caught.value.findings)
+    assert not (tmp_path / "work" / "plan").exists()
+
+
+def test_a_revision_that_is_not_there_and_documents_out_of_reach_say_so(world: World, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="no revision `nothing`"):
+        run(world.tree, tmp_path, PlanSettings("nothing"), world.cache, world.env)
+    gone = {"TREEWRIGHT_GIT_MIRRORS": '{"https://github.com/acme/documents": "/nowhere/at/all"}'}
+    with pytest.raises(PlanError, match="its documents could not be fetched"):
+        run(world.tree, tmp_path, PlanSettings(world.head), tmp_path / "other-cache", gone)
+
+
+def test_mirrors_must_map_addresses_to_addresses() -> None:
+    assert mirrors_from_environment({}) == {}
+    for wrong in ("{", "[]", '{"a": 1}'):
+        with pytest.raises(PlanError, match="TREEWRIGHT_GIT_MIRRORS"):
+            mirrors_from_environment({"TREEWRIGHT_GIT_MIRRORS": wrong})
+
+
+def test_a_side_file_with_a_broken_line_names_the_line(tmp_path: Path) -> None:
+    world = build(tmp_path)
+    path = world.tree / ".treewright" / "general.jsonl"
+    path.write_text(path.read_text("utf-8") + "{broken\n", "utf-8")
+    head = commit_all(world.tree, "Break the benchmark")
+    with pytest.raises(PlanError, match=r"\.treewright/general\.jsonl:121"):
+        run(world.tree, tmp_path / "work", PlanSettings(head, world.base), world.cache, world.env)
+
+
+def test_the_command_reports_and_uses_its_exit_codes(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from treewright.cli import app
+
+    monkeypatch.setenv("TREEWRIGHT_CACHE", str(world.cache))
+    monkeypatch.setenv("TREEWRIGHT_GIT_MIRRORS", world.env["TREEWRIGHT_GIT_MIRRORS"])
+    arguments = ["plan", str(world.tree), "--work", str(tmp_path), "--head", world.head, "--base", world.base]
+    done = CliRunner().invoke(app, [*arguments, "--pull-requests", "#2, 3"])
+    assert done.exit_code == 0, done.output
+    assert f"added {ISLAND}" in done.output
+    assert read_json(tmp_path / "plan" / "plan.json")["pull_requests"] == [2, 3]
+    assert problems("plan", read_json(tmp_path / "plan" / "plan.json")) == []
+    assert CliRunner().invoke(app, [*arguments, "--pull-requests", "two"]).exit_code == 2
+    assert (
+        CliRunner().invoke(app, ["plan", str(world.tree), "--work", str(tmp_path), "--head", "no"]).exit_code
+        == 2
+    )
