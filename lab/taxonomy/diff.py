@@ -1,39 +1,69 @@
-"""What a change does to the taxonomy: leaves and seeds, not lines; unchanged folders are never opened.
+"""What a change does to the taxonomy: leaves, fields and seeds, not lines.
 
-The predecessor's unit was the file (a one-word fix regenerated a whole leaf), and removed or renamed leaves
-were not reported at all. Here a leaf that moved is one that lost its old path and has most of its content
-at a new one.
+Two revisions are compared folder by folder by their tree ids, and a working tree by what Git says has
+changed, so unchanged folders are never opened: time and memory go with the change, not with the tree. The
+predecessor's unit was the file (a one-word fix regenerated a whole leaf), and removed or renamed leaves were
+not reported at all. Here a leaf that moved is one that lost its old path and has most of its content at a
+new one (`similarity`, from 0 to 1); a seed that left one leaf for another is told at both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from lab.taxonomy.canonical import digest
 from lab.taxonomy.leaf import ATTRIBUTION, QNA, build, in_branches, read_document
 from lab.taxonomy.model import Leaf, Seed
-from lab.taxonomy.tree import GitTree, Tree
-from lab.untrusted import YamlNode
+from lab.taxonomy.seeds import Match, SeedChange, content, likeness, marks, match
+from lab.taxonomy.tree import GitTree, TooLarge, Tree
+from lab.taxonomy.worktree import WorkTree
+from lab.untrusted import Refused, YamlNode
 
 _LIMIT = 1 << 20
-_PAIRS = 2_500  # comparing words is quadratic; larger rewrites count as added and removed
 _ALIKE = 0.5  # a moved leaf kept at least this share of its seeds; Git's own default for renames
+_POSTINGS = 20  # leaves that share one question or answer; a "Yes" that all have tells nothing
+_SHOWN = 200  # characters of a field's value
+
+Kind = Literal["added", "changed", "removed", "renamed"]
+Changes = Mapping[str, tuple[str | None, str | None]]  # path -> (blob in base, blob in head)
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """A field of the leaf other than its seeds, such as `domain` or `document.commit`."""
+
+    name: str
+    old: str
+    new: str
 
 
 @dataclass(frozen=True)
 class LeafChange:
-    """`path` is the leaf's folder in head (in base, when it was removed); counts are of seed examples."""
+    """`path` is the leaf's folder in head (in base, when it was removed); counts are of seed examples.
+
+    `similarity` is there for a renamed leaf: 1.0 moved as it was. `fields` and `seeds` name what the counts
+    count.
+    """
 
     path: str
-    change: Literal["added", "changed", "removed", "renamed"]
+    change: Kind
     old_path: str | None
     seeds_added: int
     seeds_changed: int
     seeds_removed: int
     document_changed: bool
     attribution_changed: bool
+    similarity: float | None = None
+    fields: tuple[FieldChange, ...] = field(default=(), compare=False)
+    seeds: tuple[SeedChange, ...] = field(default=(), compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        told = {each.name: getattr(self, each.name) for each in fields(self)}
+        told["fields"] = [asdict(one) for one in self.fields]
+        told["seeds"] = [one.to_json() for one in self.seeds]
+        return told
 
 
 @dataclass(frozen=True)
@@ -44,7 +74,7 @@ class TreeDiff:
     paths: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"leaves": [asdict(leaf) for leaf in self.leaves], "paths": list(self.paths)}
+        return {"leaves": [leaf.to_json() for leaf in self.leaves], "paths": list(self.paths)}
 
 
 def diff(base: Tree, head: Tree) -> TreeDiff:
@@ -58,16 +88,19 @@ def diff(base: Tree, head: Tree) -> TreeDiff:
         before, after = changes.get(f"{folder}/{QNA}", (None, None))
         attribution = f"{folder}/{ATTRIBUTION}" in changes
         if before is None and after is None:
-            if f"{folder}/{QNA}" in set(head.paths()):
+            if _has(head, f"{folder}/{QNA}"):
                 found.append(LeafChange(folder, "changed", None, 0, 0, 0, False, attribution))
         elif before is None:
             added[folder] = _read(head, folder)
         elif after is None:
             removed[folder] = _read(base, folder)
         else:
-            found.append(_compare(_read(base, folder), _read(head, folder), "changed", None, attribution))
+            found.append(_compare(_read(base, folder), _read(head, folder), "changed", attribution))
     found += _moved(added, removed, changes)
-    return TreeDiff(tuple(sorted(found, key=lambda change: change.path)), tuple(sorted(changes)))
+    return TreeDiff(tuple(sorted(_follow(found), key=lambda change: change.path)), tuple(sorted(changes)))
+
+
+# ---- which files differ -----------------------------------------------------------------------------------
 
 
 def _of_leaf(path: str) -> bool:
@@ -75,11 +108,13 @@ def _of_leaf(path: str) -> bool:
 
 
 def _changes(base: Tree, head: Tree) -> dict[str, tuple[str | None, str | None]]:
-    """Path -> (blob in base, blob in head) of everything that differs."""
     if isinstance(base, GitTree) and isinstance(head, GitTree):
         changes: dict[str, tuple[str | None, str | None]] = {}
         _walk(base, head, base.root, head.root, "", changes)
         return changes
+    if isinstance(base, GitTree) and isinstance(head, WorkTree) and head.since is not None:
+        pairs = ((path, (base.blob(path), head.blob(path))) for path in head.changed())
+        return {path: (old, new) for path, (old, new) in pairs if old != new}
     left, right = _blobs(base), _blobs(head)
     return {
         path: (left.get(path), right.get(path))
@@ -124,115 +159,138 @@ def _blobs(tree: Tree) -> Mapping[str, str]:
     return {path: digest(tree.read(path, 1 << 30).hex()) for path in tree.paths()}
 
 
+def _has(tree: Tree, path: str) -> bool:
+    try:
+        tree.read(path, 0)
+    except TooLarge:
+        return True
+    except Refused:
+        return False
+    return True
+
+
 def _read(tree: Tree, folder: str) -> Leaf:
     root = read_document(tree, f"{folder}/{QNA}", _LIMIT).root
-    return build(folder, root if root is not None else YamlNode("scalar", 1, 1, type="null"))
+    return build(folder, root if root is not None else _NOTHING)
 
 
-def _moved(
-    added: dict[str, Leaf],
-    removed: dict[str, Leaf],
-    changes: Mapping[str, tuple[str | None, str | None]],
-) -> list[LeafChange]:
+_NOTHING = YamlNode("scalar", 1, 1, type="null")
+
+
+# ---- leaves -----------------------------------------------------------------------------------------------
+
+
+def _moved(added: dict[str, Leaf], removed: dict[str, Leaf], changes: Changes) -> list[LeafChange]:
     """Pairs added with removed leaves by content, the most alike first; what is left was added or removed."""
-    pairs = [
-        (_alike(old, new), new_path, old_path)
-        for new_path, new in added.items()
-        for old_path, old in removed.items()
-    ]
     found: list[LeafChange] = []
     new_left, old_left = dict(added), dict(removed)
-    for share, new_path, old_path in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
+    for share, new_path, old_path in _pairs(added, removed, changes):
         if share >= _ALIKE and new_path in new_left and old_path in old_left:
             old, new = old_left.pop(old_path), new_left.pop(new_path)
             before = changes.get(f"{old_path}/{ATTRIBUTION}", (None, None))[0]
             after = changes.get(f"{new_path}/{ATTRIBUTION}", (None, None))[1]
-            found.append(_compare(old, new, "renamed", old_path, before != after))
-    empty = replace(next(iter([*added.values(), *removed.values()]), None) or _NONE, seeds=(), document=None)
+            change = _compare(old, new, "renamed", before != after)
+            found.append(replace(change, old_path=old_path, similarity=round(share, 3)))
     for path, leaf in new_left.items():
-        found.append(
-            _compare(replace(empty, path=path), leaf, "added", None, f"{path}/{ATTRIBUTION}" in changes)
-        )
+        found.append(_compare(_empty(leaf), leaf, "added", f"{path}/{ATTRIBUTION}" in changes))
     for path, leaf in old_left.items():
-        gone = _compare(leaf, replace(empty, path=path), "removed", None, f"{path}/{ATTRIBUTION}" in changes)
-        found.append(gone)
+        found.append(_compare(leaf, _empty(leaf), "removed", f"{path}/{ATTRIBUTION}" in changes))
     return found
 
 
-_NONE = build("knowledge/none", YamlNode("scalar", 1, 1, type="null"))
+def _pairs(
+    added: Mapping[str, Leaf], removed: Mapping[str, Leaf], changes: Changes
+) -> list[tuple[float, str, str]]:
+    """(similarity, new path, old path), the best first. Only leaves that have a text in common are held
+    against each other, so a thousand moved leaves do not make a million comparisons.
+    """
+    places: dict[object, list[str]] = {}
+    for path, leaf in removed.items():
+        blob = changes[f"{path}/{QNA}"][0]
+        for mark in {("blob", blob), *(mark for seed in leaf.seeds for mark in marks(seed))}:
+            places.setdefault(mark, []).append(path)
+    pairs: list[tuple[float, str, str]] = []
+    for path, leaf in added.items():
+        blob = changes[f"{path}/{QNA}"][1]
+        near = set(places.get(("blob", blob), ())[:_POSTINGS])
+        for seed in leaf.seeds:
+            for mark in marks(seed):
+                if len(postings := places.get(mark, ())) <= _POSTINGS:
+                    near.update(postings)
+        for old in near:
+            same = changes[f"{old}/{QNA}"][0] == blob
+            pairs.append((1.0 if same else likeness(removed[old].seeds, leaf.seeds), path, old))
+    return sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))
 
 
-def _alike(old: Leaf, new: Leaf) -> float:
-    if not old.seeds or not new.seeds:
-        return 0.0
-    left = {_content(seed) for seed in old.seeds}
-    right = {_content(seed) for seed in new.seeds}
-    return len(left & right) / max(len(left), len(right))
+def _empty(leaf: Leaf) -> Leaf:
+    return replace(leaf, seeds=(), document=None)
 
 
-def _content(seed: Seed) -> tuple[str | None, tuple[tuple[str, str], ...]]:
-    return seed.context, tuple((pair.question, pair.answer) for pair in seed.pairs)
-
-
-def _compare(
-    old: Leaf,
-    new: Leaf,
-    change: Literal["added", "changed", "removed", "renamed"],
-    old_path: str | None,
-    attribution: bool,
-) -> LeafChange:
-    kept = {_content(seed) for seed in old.seeds} & {_content(seed) for seed in new.seeds}
-    before = [seed for seed in old.seeds if _content(seed) not in kept]
-    after = [seed for seed in new.seeds if _content(seed) not in kept]
-    changed = _twins(before, after)
+def _compare(old: Leaf, new: Leaf, change: Kind, attribution: bool) -> LeafChange:
+    kept = {content(seed) for seed in old.seeds} & {content(seed) for seed in new.seeds}
+    before = [seed for seed in old.seeds if content(seed) not in kept]
+    after = [seed for seed in new.seeds if content(seed) not in kept]
+    found = match(before, after)
     return LeafChange(
-        new.path,
-        change,
-        old_path,
-        len(after) - changed,
-        changed,
-        len(before) - changed,
-        old.document != new.document,
-        attribution,
+        path=new.path,
+        change=change,
+        old_path=None,
+        seeds_added=len(found.added),
+        seeds_changed=len(found.changed),
+        seeds_removed=len(found.removed),
+        document_changed=old.document != new.document,
+        attribution_changed=attribution,
+        fields=_fields(old, new) if change in ("changed", "renamed") else (),
+        seeds=_told(found),
     )
 
 
-def _twins(before: list[Seed], after: list[Seed]) -> int:
-    """How many seeds of `after` are another version of one of `before`: the same context, a question or an
-    answer in common, or at least half of their words.
-    """
-    left = dict(enumerate(before))
-    places: dict[tuple[str, str], list[int]] = {}
-    for number, seed in left.items():
-        for mark in _marks(seed):
-            places.setdefault(mark, []).append(number)
-    alone: list[Seed] = []
-    for seed in after:
-        twin = next((n for mark in _marks(seed) for n in places.get(mark, ())[:8] if n in left), None)
-        if twin is None:
-            alone.append(seed)
-        else:
-            del left[twin]
-    if len(alone) * len(left) <= _PAIRS:
-        for seed in alone:
-            words = _words(seed)
-            share = {n: _share(words, _words(other)) for n, other in left.items()}
-            best = max(share, key=lambda n: (share[n], -n), default=None)
-            if best is not None and share[best] >= _ALIKE:
-                del left[best]
-    return len(before) - len(left)
+def _told(found: Match) -> tuple[SeedChange, ...]:
+    told = [SeedChange("changed", new.line, old.line, _question(new), new) for old, new in found.changed]
+    told += [SeedChange("added", seed.line, None, _question(seed), seed) for seed in found.added]
+    told += [SeedChange("removed", None, seed.line, _question(seed), seed) for seed in found.removed]
+    return tuple(sorted(told, key=lambda one: (one.line or one.old_line or 0, one.change)))
 
 
-def _marks(seed: Seed) -> list[tuple[str, str]]:
-    marks = [("context", seed.context)] if seed.context is not None else []
-    marks += [("question", pair.question) for pair in seed.pairs]
-    return marks + [("answer", pair.answer) for pair in seed.pairs]
+def _question(seed: Seed) -> str:
+    return seed.pairs[0].question[:_SHOWN] if seed.pairs else ""
 
 
-def _words(seed: Seed) -> set[str]:
-    texts = [seed.context or "", *(text for pair in seed.pairs for text in (pair.question, pair.answer))]
-    return {word for text in texts for word in text.casefold().split()}
+def _fields(old: Leaf, new: Leaf) -> tuple[FieldChange, ...]:
+    pairs = [(name, getattr(old, name), getattr(new, name)) for name in _FIELDS]
+    before, after = old.document, new.document
+    pairs += [
+        (
+            f"document.{name}",
+            getattr(before, name) if before is not None else "",
+            getattr(after, name) if after is not None else "",
+        )
+        for name in ("repo", "commit", "patterns")
+    ]
+    return tuple(FieldChange(name, _shown(a), _shown(b)) for name, a, b in pairs if a != b)
 
 
-def _share(left: set[str], right: set[str]) -> float:
-    return len(left & right) / max(1, len(left | right))
+_FIELDS = ("kind", "version", "created_by", "task_description", "domain", "document_outline")
+
+
+def _shown(value: object) -> str:
+    return (", ".join(value) if isinstance(value, tuple) else str(value))[:_SHOWN]
+
+
+def _follow(found: list[LeafChange]) -> list[LeafChange]:
+    """Names the other leaf of each seed that was removed in one and added in another as it was."""
+    gone: dict[object, str] = {}
+    come: dict[object, str] = {}
+    for leaf in found:
+        for one in leaf.seeds:
+            if one.change in ("added", "removed"):
+                (come if one.change == "added" else gone).setdefault(content(one.seed), leaf.path)
+    told = []
+    for leaf in found:
+        seeds = []
+        for one in leaf.seeds:
+            other = {"added": gone, "removed": come}.get(one.change, {}).get(content(one.seed))
+            seeds.append(replace(one, other=other) if other not in (None, leaf.path) else one)
+        told.append(replace(leaf, seeds=tuple(seeds)))
+    return told

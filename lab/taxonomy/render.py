@@ -1,4 +1,4 @@
-"""A lint report or a diff as text for a terminal, as GitHub workflow commands, and as SARIF 2.1.0.
+"""A lint report as text for a terminal, as GitHub workflow commands, and as SARIF 2.1.0.
 
 Messages carry contributed text, so each format escapes for its reader: control characters never reach a
 terminal, and a file name cannot end a workflow command (GitHub's own rules: `%`, CR, LF, and in properties
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lab.taxonomy.diff import TreeDiff
 from lab.taxonomy.findings import Finding
 from lab.taxonomy.lint import LintReport
 from lab.taxonomy.rules import RULES
@@ -130,31 +129,6 @@ def _uri(path: str) -> str:
     from urllib.parse import quote
 
     return quote(path)
-
-
-def changes(found: TreeDiff) -> str:
-    """A diff for a terminal: one line a leaf, with what happened to its seeds."""
-    lines = []
-    for leaf in found.leaves:
-        seeds = [
-            f"{count} seed{'' if count == 1 else 's'} {word}"
-            for count, word in (
-                (leaf.seeds_added, "added"),
-                (leaf.seeds_changed, "changed"),
-                (leaf.seeds_removed, "removed"),
-            )
-            if count
-        ]
-        seeds += ["document changed"] * leaf.document_changed + [
-            "attribution changed"
-        ] * leaf.attribution_changed
-        name = printable(leaf.path)
-        if leaf.old_path is not None:
-            name = f"{printable(leaf.old_path)} -> {name}"
-        lines.append(f"{leaf.change:<8} {name}" + (f"  ({', '.join(seeds)})" if seeds else ""))
-    leaves = f"{len(found.leaves)} changed lea{'f' if len(found.leaves) == 1 else 'ves'}"
-    files = f"{len(found.paths)} changed file{'' if len(found.paths) == 1 else 's'}"
-    return "\n".join([*lines, f"{leaves}, {files}."])
 
 
 def rules_markdown() -> str:

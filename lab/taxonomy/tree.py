@@ -70,30 +70,34 @@ class FolderTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._links: list[str] = []
+        self._links: list[str] | None = None
 
     def paths(self) -> list[str]:
         found: list[str] = []
-        self._links = []
-        for folder, folders, files in os.walk(os.fsencode(self.root)):
-            inside = os.path.relpath(folder, os.fsencode(self.root))
-            prefix = b"" if inside == b"." else inside.replace(os.sep.encode(), b"/") + b"/"
-            kept = []
-            for each in sorted(folders):
-                if os.path.islink(os.path.join(folder, each)):
-                    self._links.append(name(prefix + each))
-                elif name(each) not in _SKIPPED:
-                    kept.append(each)
-            folders[:] = kept
-            for each in files:
-                mode = os.lstat(os.path.join(folder, each)).st_mode
-                (found if stat.S_ISREG(mode) else self._links).append(name(prefix + each))
+        links: list[str] = []
+        waiting = [(b"", os.fsencode(self.root))]
+        while waiting:
+            prefix, folder = waiting.pop()
+            try:
+                entries = list(os.scandir(folder))
+            except OSError:
+                continue
+            for entry in entries:
+                path = prefix + entry.name
+                if entry.is_file(follow_symlinks=False):  # told by the folder itself: no look at each file
+                    found.append(name(path))
+                elif not entry.is_dir(follow_symlinks=False):
+                    links.append(name(path))
+                elif name(entry.name) not in _SKIPPED:
+                    waiting.append((path + b"/", entry.path))
+        self._links = sorted(links)
         return sorted(found)
 
     def links(self) -> list[str]:
-        """What lies in the tree and is no regular file: symbolic links above all."""
-        self.paths()
-        return sorted(self._links)
+        """What lies in the tree and is no regular file: symbolic links above all. As of the last `paths`."""
+        if self._links is None:
+            self.paths()
+        return self._links or []
 
     def read(self, path: str, limit: int) -> bytes:
         relative_path(path)
@@ -122,17 +126,22 @@ class FolderTree:
         """Every path with the id that Git would give its content, so that a folder compares with a
         revision.
         """
-        return {path: self._blob(path) for path in self.paths()}
+        return {path: self.blob(path) or "unreadable" for path in self.paths()}
 
-    def _blob(self, path: str) -> str:
+    def blob(self, path: str) -> str | None:
+        """The id that Git would give the file's content (SHA-1); None for what is no regular file."""
         try:
-            with (self.root / path).open("rb") as stream:
-                digest = hashlib.sha1(b"blob %d\0" % os.fstat(stream.fileno()).st_size, usedforsecurity=False)
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-            return digest.hexdigest()
+            handle = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
-            return "unreadable"
+            return None
+        with os.fdopen(handle, "rb") as stream:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            digest = hashlib.sha1(b"blob %d\0" % status.st_size, usedforsecurity=False)
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -205,6 +214,11 @@ class GitTree:
     def links(self) -> list[str]:
         return sorted(path for path, entry in self._all().items() if not entry.mode.startswith("100"))
 
+    def blob(self, path: str) -> str | None:
+        """The id of the regular file at `path`, found folder by folder; None when there is none."""
+        entry = self._find(path)
+        return entry.oid if entry is not None and entry.mode.startswith("100") else None
+
     def blobs(self) -> dict[str, str]:
         return {path: e.oid for path, e in sorted(self._all().items()) if e.mode.startswith("100")}
 
@@ -237,15 +251,19 @@ class GitTree:
 
     def _all(self) -> dict[str, Entry]:
         if self._entries is None:
+            command = [*self._git, "ls-tree", "-r", "-z", "--full-tree", self.root]
+            done = subprocess.run(command, env=self._environment, capture_output=True)
+            if done.returncode != 0:
+                raise Refused(
+                    "A folder is not in this copy of the repository.", "Fetch the revision completely."
+                )
             found: dict[str, Entry] = {}
-            waiting = [("", self.root)]
-            while waiting:
-                prefix, oid = waiting.pop()
-                for entry in self.folder(oid):
-                    if entry.mode == "40000":
-                        waiting.append((f"{prefix}{entry.name}/", entry.oid))
-                    else:
-                        found[prefix + entry.name] = entry
+            for line in done.stdout.split(b"\0"):
+                head, _, path = line.partition(b"\t")
+                if path:
+                    mode, _, oid = head.decode().split(" ")
+                    text = name(path)
+                    found[text] = Entry(text.rpartition("/")[2], mode, oid)
             self._entries = found
         return self._entries
 

@@ -117,7 +117,14 @@ def rename_file(root: Path, old: str, new: str) -> None:
 
 
 class WorkTree(FolderTree):
-    """The part of a checkout that Git knows or would take in: what `.gitignore` names is left out."""
+    """The part of a checkout that Git knows or would take in: what `.gitignore` names is left out.
+
+    With `since` (a commit), Git is asked what differs from it, so that a diff opens nothing else.
+    """
+
+    def __init__(self, root: Path, since: str | None = None) -> None:
+        super().__init__(root)
+        self.since = since
 
     def paths(self) -> list[str]:
         known = _git(self.root, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
@@ -125,6 +132,10 @@ class WorkTree(FolderTree):
             raise Refused(f"Git could not list {self.root}.", "Is it a checkout?")
         names = {name(raw) for raw in known.split(b"\0")}
         return [path for path in super().paths() if path in names]
+
+    def changed(self) -> list[str]:
+        """Files that differ from `since`: committed, uncommitted and untracked; deleted ones as well."""
+        return changed_paths(self.root, self.since) if self.since is not None else []
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:

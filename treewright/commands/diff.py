@@ -1,14 +1,20 @@
-"""`treewright diff`: which leaves and seeds a change adds, changes, removes or moves. Exit 0, or 2 for
-wrong usage.
+"""`treewright diff`: which leaves and seeds a change adds, changes, removes or moves, and what that costs.
+
+Exit 0, or 2 for wrong usage.
 """
 
 from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lab.taxonomy.cost import Cost
+    from lab.taxonomy.diff import TreeDiff
+    from lab.taxonomy.tree import Tree
 
 
 class Format(enum.StrEnum):
@@ -28,17 +34,23 @@ def register(app: typer.Typer) -> None:
         head: Annotated[
             str | None, typer.Option(help="Show this revision (default: the working tree).")
         ] = None,
+        cost: bool = typer.Option(False, "--cost", help="Say what generating the changed leaves costs."),
+        rates: Annotated[
+            Path | None, typer.Option(help="An earlier run's work folder, or a JSON file: gives minutes.")
+        ] = None,
         format_: Annotated[Format, typer.Option("--format", help="How to print the diff.")] = Format.text,
     ) -> None:
-        raise typer.Exit(_run(path, base, head, format_))
+        raise typer.Exit(_run(path, base, head, cost or rates is not None, rates, format_))
 
 
-def _run(path: Path, base: str | None, head: str | None, format_: Format) -> int:
+def _run(
+    path: Path, base: str | None, head: str | None, cost: bool, rates: Path | None, format_: Format
+) -> int:
     import json
 
-    from lab.taxonomy import render
+    from lab.taxonomy import diff_text
     from lab.taxonomy.diff import diff
-    from lab.taxonomy.tree import GitTree, Tree
+    from lab.taxonomy.tree import GitTree
     from lab.taxonomy.worktree import WorkTree, find_root, merge_base, subtree
     from lab.untrusted import Refused
 
@@ -49,13 +61,32 @@ def _run(path: Path, base: str | None, head: str | None, format_: Format) -> int
     try:
         start = merge_base(root, base) if head is None else base or merge_base(root, None)
         before = GitTree(*subtree(root, start))
-        after: Tree = WorkTree(root) if head is None else GitTree(*subtree(root, head))
+        after: Tree = WorkTree(root, start) if head is None else GitTree(*subtree(root, head))
         found = diff(before, after)
-    except Refused as refused:
-        typer.echo(f"{refused.reason} {refused.hint}", err=True)
+        price = _price(found, after, rates) if cost else None
+    except (Refused, ValueError) as error:
+        typer.echo(str(error), err=True)
         return 2
     if format_ is Format.json:
-        typer.echo(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
+        told = found.to_json() | ({"cost": price.to_json()} if price is not None else {})
+        typer.echo(json.dumps(told, ensure_ascii=False, indent=2))
     else:
-        typer.echo(render.changes(found))
+        typer.echo(diff_text.changes(found))
+        if price is not None:
+            from lab.taxonomy.cost import text
+
+            typer.echo(text(price))
     return 0
+
+
+def _price(found: TreeDiff, head: Tree, rates: Path | None) -> Cost:
+    from lab.config import CONFIG_PATH, load_config
+    from lab.taxonomy.cost import Rates, cost, read_rates
+    from lab.untrusted import Refused
+
+    try:
+        data = head.read(CONFIG_PATH, 1 << 18)
+    except Refused:
+        data = None
+    config, _ = load_config(data)
+    return cost(found, head, config, read_rates(rates) if rates is not None else Rates())

@@ -10,11 +10,18 @@ from pathlib import Path
 
 import pytest
 from git_host import commit, git
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inline_snapshot import snapshot
 
 from lab.taxonomy import examples
-from lab.taxonomy.diff import LeafChange, diff
+from lab.taxonomy.diff import LeafChange, TreeDiff, diff
+from lab.taxonomy.diff_text import changes
 from lab.taxonomy.leaf import load_leaves
+from lab.taxonomy.model import Pair, Seed
+from lab.taxonomy.seeds import likeness, match
 from lab.taxonomy.tree import FolderTree, GitTree, TooLarge
+from lab.taxonomy.worktree import WorkTree
 from lab.untrusted import Refused
 
 ISLES = "knowledge/geography/isles"
@@ -72,8 +79,123 @@ def test_removed_and_moved_leaves_are_reported(tmp_path: Path) -> None:
     )
     assert found == (
         LeafChange(PLAIN, "removed", None, 0, 0, 5, False, False),
-        LeafChange(moved, "renamed", ISLES, 0, 1, 0, False, False),
+        LeafChange(moved, "renamed", ISLES, 0, 1, 0, False, False, 0.995),
     )
+
+
+def test_a_moved_leaf_with_every_seed_touched_is_known_again_and_another_leaf_is_not(tmp_path: Path) -> None:
+    moved = "compositional_skills/style/plain"
+    found = between(
+        tmp_path,
+        {
+            f"{PLAIN}/qna.yaml": None,
+            f"{ISLES}/qna.yaml": None,
+            f"{moved}/qna.yaml": examples.SKILL.replace("matters most.", "is what matters."),
+            "compositional_skills/style/other/qna.yaml": examples.GROUNDED,
+        },
+    )
+    told = {leaf.path: (leaf.change, leaf.old_path, leaf.similarity) for leaf in found}
+    assert told == {
+        moved: ("renamed", PLAIN, 0.643),
+        "compositional_skills/style/other": ("added", None, None),
+        ISLES: ("removed", None, None),
+    }
+
+
+def test_a_leaf_moved_as_it_was_is_wholly_alike_even_among_copies(tmp_path: Path) -> None:
+    copies = {
+        f"knowledge/old/leaf_{n}/qna.yaml": examples.KNOWLEDGE.replace("Vik", f"Vik{n}") for n in range(30)
+    }
+    base = commit(tmp_path, dict(copies))
+    head = commit(
+        tmp_path,
+        dict.fromkeys(copies) | {p.replace("/old/", "/new/"): t for p, t in copies.items()},
+    )
+    with GitTree(tmp_path, base) as before, GitTree(tmp_path, head) as after:
+        found = diff(before, after).leaves
+    assert [(leaf.path, leaf.old_path, leaf.similarity) for leaf in found] == [
+        (f"knowledge/new/leaf_{n}", f"knowledge/old/leaf_{n}", 1.0) for n in sorted(range(30), key=str)
+    ]
+
+
+def test_fields_and_seeds_are_named_and_a_seed_is_followed_into_another_leaf(tmp_path: Path) -> None:
+    seed = '  - question: "Say it plainly: Luck is of the essence."\n    answer: Luck matters most.\n'
+    other = "compositional_skills/writing/luck"
+    found = between(
+        tmp_path,
+        {
+            f"{PLAIN}/qna.yaml": examples.SKILL.replace(seed, "").replace(
+                "Tact matters most.", "Be tactful."
+            ),
+            f"{other}/qna.yaml": "version: 3\ncreated_by: hubot\ntask_description: Luck.\nseed_examples:\n"
+            + seed,
+            f"{ISLES}/qna.yaml": examples.KNOWLEDGE.replace("Geography", "Sea").replace(
+                "guides/*.md", "docs/*.md"
+            ),
+        },
+    )
+    shown = changes(TreeDiff(found, ()))
+    assert shown == snapshot(
+        """\
+added    compositional_skills/writing/luck  (1 seed added)
+    + line 5: Say it plainly: Luck is of the essence.  (moved from compositional_skills/writing/plain)
+changed  compositional_skills/writing/plain  (1 seed changed, 1 seed removed)
+    ~ line 9: Say it plainly: Tact is of the essence.
+    - line 13: Say it plainly: Luck is of the essence.  (moved to compositional_skills/writing/luck)
+changed  knowledge/geography/isles  (document changed)
+    domain: Geography -> Sea
+    document.patterns: guides/*.md -> docs/*.md
+3 changed leaves, 0 changed files.\
+"""
+    )
+    told = TreeDiff(found, ()).to_json()["leaves"][1]
+    assert json.loads(json.dumps(told))["seeds"][1] == {
+        "change": "removed",
+        "line": None,
+        "old_line": 13,
+        "question": "Say it plainly: Luck is of the essence.",
+        "other": other,
+    }
+
+
+def test_a_work_tree_is_compared_by_what_git_says_has_changed(tmp_path: Path) -> None:
+    base = commit(tmp_path, BASE)
+    for number in range(20):
+        (tmp_path / PLAIN / f"notes_{number}.txt").write_text("x")
+    (tmp_path / ".gitignore").write_text("*.txt\n")
+    (tmp_path / PLAIN / "qna.yaml").write_text(examples.SKILL.replace("Tact", "Grace"))
+    os.remove(tmp_path / ISLES / "attribution.txt")
+    os.symlink("qna.yaml", tmp_path / ISLES / "attribution.txt")
+    tree = WorkTree(tmp_path, base)
+    with GitTree(tmp_path, base) as before:
+        found = diff(before, tree)
+        assert found.paths == (".gitignore", f"{PLAIN}/qna.yaml", f"{ISLES}/attribution.txt")
+        assert [(leaf.path, leaf.seeds_changed, leaf.attribution_changed) for leaf in found.leaves] == [
+            (PLAIN, 1, False),
+            (ISLES, 0, True),
+        ]
+        assert before._entries is None  # the whole tree was never listed
+
+
+SEEDS = st.lists(
+    st.tuples(st.sampled_from("abcdef"), st.sampled_from("uvwxyz")),
+    max_size=6,
+    unique_by=lambda pair: pair[0],
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(SEEDS, SEEDS)
+def test_seeds_are_conserved_and_likeness_is_a_share(
+    old: list[tuple[str, str]], new: list[tuple[str, str]]
+) -> None:
+    before = [Seed(None, (Pair(q, a, 1),), 1) for q, a in old]
+    after = [Seed(None, (Pair(q, a, 1),), 1) for q, a in new]
+    found = match(before, after)
+    assert len(found.changed) + len(found.added) == len(after)
+    assert len(found.changed) + len(found.removed) == len(before)
+    assert 0.0 <= likeness(before, after) <= 1.0
+    assert likeness(before, before) == (1.0 if before else 0.0)
 
 
 def test_a_leaf_that_cannot_be_read_is_still_a_change(tmp_path: Path) -> None:
