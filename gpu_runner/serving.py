@@ -196,6 +196,7 @@ def _run_embedded(port: int, parallel: int, threads: int, ready: Path) -> None:
     parameters.n_parallel = parallel
     parameters.n_ctx = CONTEXT_PER_SLOT * parallel
     parameters.cpuparams.n_threads = threads or min(os.cpu_count() or 1, 8)
+    parameters.cpuparams.poll = 0
     parameters.cache_ram_mib = 256
     parameters.ui = False
     parameters.endpoint_slots = False
