@@ -55,12 +55,16 @@ class DocumentPolicy:
 @dataclass(frozen=True)
 class Limits:
     """Sizes. Words of context, pair and leaf are the predecessor's advice (its README), which nothing
-    checked there;
-    the outline's length is its web form's."""
+    checked there; the outline's length is its web form's. Tokens allow 1.6 for each of those words
+    (English needs about 1.3 of most tokenizers), and catch texts that have few spaces.
+    """
 
     context_words: int = 500
     pair_words: int = 250
     leaf_words: int = 2300
+    context_tokens: int = 800
+    pair_tokens: int = 400
+    leaf_tokens: int = 3700
     outline_characters: int = 256
     file_kb: int = 1024
 
@@ -79,6 +83,7 @@ class LintPolicy:
         "MIT",
     )
     limits: Limits = Limits()
+    languages: tuple[str, ...] = ("en",)  # the prompts for teacher and judge are in English
 
 
 @dataclass(frozen=True)

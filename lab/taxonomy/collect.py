@@ -42,6 +42,10 @@ class Findings:
     def line(self, number: int) -> str:
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
+    def every(self) -> list[Finding]:
+        """What was found so far, unsorted and uncut."""
+        return self._found
+
     def all(self) -> list[Finding]:
         """Sorted by place. Of more than `MOST`, errors are kept first, and a note says how many are left
         out.

@@ -10,6 +10,23 @@ SKILL = (
     )
 )
 
+SECOND = (
+    "version: 3\ncreated_by: octocat\ntask_description: Find the one word that matters.\nseed_examples:\n"
+    + "".join(
+        f'  - question: "Say it in one word: {word} is what the two of them need."\n    answer: {word}.\n'
+        for word in ("Time", "Care", "Tact", "Rest", "Luck")
+    )
+)
+
+GERMAN = (
+    "version: 3\ncreated_by: octocat\ntask_description: Sag es mit einfachen Worten.\nseed_examples:\n"
+    + "".join(
+        f'  - question: "Sag es mit einfachen Worten: {word} ist das, was uns in der Not am meisten hilft."\n'
+        f"    answer: Was in der Not hilft, ist {word}, und das ist auch gut so.\n"
+        for word in ("Zeit", "Sorgfalt", "Takt", "Ruhe", "Glück")
+    )
+)
+
 GROUNDED = (
     "version: 3\ncreated_by: octocat\ntask_description: Name what a sentence is about.\nseed_examples:\n"
     + "".join(
@@ -43,3 +60,15 @@ ATTRIBUTION = (
 )
 
 CONFIG = "version: 1\nbudgets:\n  previews_per_user_per_day: 20\n"
+
+ITEMS = (
+    '{"id": "isles-01", "question": "Which of the five lights of the isles can be seen from the mainland in '
+    'winter?", "choices": ["Mora", "Ess", "Tarn", "Vik"], "key": 1}\n'
+)
+
+DOCUMENT = "# The lights\n\n" + "".join(
+    f"{isle} has {count} lights; the oldest is on the {place}.\n\n"
+    for count, (isle, place) in enumerate(
+        (("Mora", "pier"), ("Ess", "skerry"), ("Tarn", "hill"), ("Holm", "strand"), ("Vik", "quay")), start=2
+    )
+)

@@ -2,34 +2,33 @@
 command and the generator share. It never stops at a broken file, and nothing of the tree is executed.
 
 Reach it by `lint(tree, config)` or `treewright lint`; `LintReport.to_json` is a stable contract
-(`schemas/lint_report.json`).
+(`schemas/lint_report.json`). With `only`, the work is that of the changed leaves, and of `NEIGHBOURS`
+others that their seeds are compared with.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+import bisect
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lab.config import CONFIG_PATH, RepositoryConfig, load_config
+from lab.taxonomy import places
+from lab.taxonomy.advice import Advisor
 from lab.taxonomy.attribution import LIMIT, check_attribution
-from lab.taxonomy.checks import check
+from lab.taxonomy.benchmarks import LIMIT as ITEMS_LIMIT
+from lab.taxonomy.benchmarks import Items
+from lab.taxonomy.checks import check_into
 from lab.taxonomy.collect import Findings
 from lab.taxonomy.findings import Finding
 from lab.taxonomy.leaf import ATTRIBUTION, QNA, in_branches, is_knowledge, read_document
-from lab.taxonomy.tree import BRANCHES, Tree
+from lab.taxonomy.passages import leaf_text
+from lab.taxonomy.similar import Entry, Index
+from lab.taxonomy.tree import Tree
 from lab.untrusted import Refused, printable
 
-# Names that some file system cannot hold, and names that tools take for something else.
-_RESERVED = {
-    "con",
-    "prn",
-    "aux",
-    "nul",
-    *(f"com{n}" for n in range(1, 10)),
-    *(f"lpt{n}" for n in range(1, 10)),
-}
+NEIGHBOURS = 48  # unchanged leaves, nearest by path, that the seeds of a change are compared with
 
 
 @dataclass(frozen=True)
@@ -61,128 +60,201 @@ def lint(
     unless given: a tree that nobody touched is held to each file's own version.
     """
     strict = only is not None if strict is None else strict
-    paths = list(tree.paths())
-    present = set(paths)
-    wanted = None if only is None else {path.rpartition("/")[0] for path in only}
-    findings: list[Finding] = []
-    files = 0
-    for path in paths:
-        folder, _, name = path.rpartition("/")
-        if path == CONFIG_PATH:
-            if only is None or path in only:
-                files += 1
-                findings += _config(tree, path)
-            continue
-        if only is not None and path not in only and not (folder in wanted if wanted else False):
-            continue
-        if not in_branches(path):
-            if name.casefold() in ("qna.yaml", "qna.yml") and not path.startswith("."):
-                findings += _outside(path, config)
-            continue
-        if name == QNA:
-            files += 1
-            document = read_document(tree, path, config.lint.limits.file_kb * 1024)
-            leaf = check(path, document, config, is_knowledge(path), strict)
-            findings += (
-                leaf + _folders(path, config) + _attribution(tree, path, present, config, leaf, strict)
-            )
-            files += f"{folder}/{ATTRIBUTION}" in present
-        elif name.casefold().endswith((".yaml", ".yml")):
-            files += 1
-            findings += _misnamed(path, present, config) + _folders(path, config)
-        elif name == ATTRIBUTION and f"{folder}/{QNA}" not in present:
-            files += 1
-            findings += _read_attribution(tree, path, config)
-    findings += _links(tree, config, only)
-    return LintReport(tuple(sorted(set(findings))), files)
+    return _Run(tree, config, only, strict).report()
 
 
-def _config(tree: Tree, path: str) -> list[Finding]:
-    try:
-        return load_config(tree.read(path, 1 << 18))[1]
-    except Refused as refused:
-        return [Finding(path, 1, 1, "config", "error", refused.reason, refused.hint)]
+class _Run:
+    """One run over a tree: what all of its files share."""
 
+    def __init__(
+        self, tree: Tree, config: RepositoryConfig, only: Collection[str] | None, strict: bool
+    ) -> None:
+        self.tree, self.config, self.only, self.strict = tree, config, only, strict
+        self.paths = list(tree.paths())
+        self.present = set(self.paths)
+        self.spellings = places.spellings([path for path in self.paths if in_branches(path)])
+        self.findings: list[Finding] = []
+        self.files = 0
+        self.sketches: dict[str, list[tuple[str, Entry]]] = {}
+        self._advisor: Advisor | None = None
 
-def _outside(path: str, config: RepositoryConfig) -> list[Finding]:
-    found = Findings(path, config.lint)
-    top = printable(path.split("/")[0], 60) if "/" in path else "the top"
-    found.add(
-        "outside-branches", (1, 1), f"`{top}` is not one of {', '.join(BRANCHES)}; this leaf is ignored."
-    )
-    return found.all()
+    def report(self) -> LintReport:
+        leaves: list[str] = []
+        for path in self._selected():
+            name = path.rpartition("/")[2]
+            if path == CONFIG_PATH:
+                if self.only is None or path in self.only:
+                    self.files += 1
+                    self.findings += self._config(path)
+            elif not in_branches(path):
+                if name.casefold() in ("qna.yaml", "qna.yml") and not path.startswith("."):
+                    found = self._found(path)
+                    places.outside(found)
+                    self.findings += found.all()
+            elif name == QNA:
+                leaves.append(path)
+                self._leaf(path)
+            elif name.casefold().endswith((".yaml", ".yml")):
+                self.files += 1
+                found = self._found(path)
+                places.misnamed(found, f"{path.rpartition('/')[0]}/{QNA}" in self.present)
+                places.folders(found)
+                self.findings += found.all()
+            elif name == ATTRIBUTION and f"{path.rpartition('/')[0]}/{QNA}" not in self.present:
+                self.files += 1
+                self.findings += self._attribution_file(path)
+        self._links()
+        self._elsewhere(leaves)
+        return LintReport(tuple(sorted(set(self.findings))), self.files)
 
+    def _selected(self) -> Iterable[str]:
+        """All files; or the changed ones, and what lies beside them. The whole tree is never walked for a
+        few files.
+        """
+        if self.only is None:
+            return self.paths
+        wanted = set(self.only) & self.present
+        for path in self.only:
+            folder = path.rpartition("/")[0]
+            if in_branches(path):
+                start = bisect.bisect_left(self.paths, f"{folder}/")
+                for beside in self.paths[start:]:
+                    if not beside.startswith(f"{folder}/"):
+                        break
+                    if "/" not in beside[len(folder) + 1 :]:
+                        wanted.add(beside)
+        return sorted(wanted)
 
-def _misnamed(path: str, present: set[str], config: RepositoryConfig) -> list[Finding]:
-    folder, _, name = path.rpartition("/")
-    found = Findings(path, config.lint)
-    if f"{folder}/{QNA}" in present:
-        help_ = "A folder holds one leaf: merge the file into `qna.yaml`, or give it a folder of its own."
-    else:
-        help_ = f"Rename it: `git mv {printable(path)} {printable(folder)}/qna.yaml`."
-    message = f"`{printable(name, 80)}` is never read; a leaf's file is named `qna.yaml`."
-    found.add("file-name", (1, 1), message, help_)
-    return found.all()
+    def _found(self, path: str, text: str = "") -> Findings:
+        return Findings(path, self.config.lint, text)
 
+    def _config(self, path: str) -> list[Finding]:
+        try:
+            return load_config(self.tree.read(path, 1 << 18))[1]
+        except Refused as refused:
+            return [Finding(path, 1, 1, "config", "error", refused.reason, refused.hint)]
 
-def _folders(path: str, config: RepositoryConfig) -> list[Finding]:
-    """The names of the folders that the leaf lies in, told at its first line."""
-    found = Findings(path, config.lint)
-    parts = path.split("/")[1:-1]
-    if not parts:
-        found.add(
-            "path-name",
-            (1, 1),
-            f"The leaf lies directly in `{path.split('/')[0]}`; it needs a folder of its own.",
+    @property
+    def advisor(self) -> Advisor:
+        """Made at the first leaf, so that a change without leaves reads no benchmark."""
+        if self._advisor is None:
+            self._advisor = Advisor(self.config.lint, self._items())
+        return self._advisor
+
+    def _items(self) -> Items | None:
+        path = self.config.benchmark.general
+        if path not in self.present or self.config.lint.rules.get("benchmark-overlap") == "off":
+            return None
+        try:
+            return Items(self.tree.read(path, ITEMS_LIMIT))
+        except Refused as refused:
+            found = self._found(path)
+            message = f"The benchmark's items are not compared: {refused.reason}"
+            found.add("benchmark-overlap", (1, 1), message, refused.hint)
+            self.findings += found.all()
+            return None
+
+    def _leaf(self, path: str) -> None:
+        self.files += 1
+        document = read_document(self.tree, path, self.config.lint.limits.file_kb * 1024)
+        found = self._found(path, document.text)
+        knowledge = check_into(found, document, self.config, is_knowledge(path), self.strict)
+        if knowledge is not None and document.root is not None:
+            leaf = leaf_text(document.root, knowledge)
+            self.sketches[path] = self.advisor.advise(found, leaf)
+            if leaf.passages and not knowledge:
+                places.grounded(found, any(each.context is not None for each in leaf.passages))
+        else:
+            self.advisor.leaks(found)
+        places.folders(found)
+        places.nested(found, self.present)
+        if self.spellings:
+            places.spelled(found, self.spellings, self.only is not None)
+        self._attribution(found)
+        self.findings += found.all()
+
+    def _attribution(self, found: Findings) -> None:
+        file = f"{found.file.rpartition('/')[0]}/{ATTRIBUTION}"
+        if file in self.present:
+            self.files += 1
+            self.findings += self._attribution_file(file)
+            return
+        start = bisect.bisect_left(self.paths, f"{file.rpartition('/')[0]}/")
+        beside = self.paths[start : start + 100]
+        near = next((p for p in beside if p.casefold().startswith(file.casefold()[:-4])), None)
+        help_ = f"Rename `{printable(near)}` to `attribution.txt`." if near else ""
+        # A leaf of version 1, or one that is empty, is from before attributions; it needs one when somebody
+        # changes it.
+        old = any(
+            each.rule in ("version", "empty-file") and each.severity == "warning" for each in found.every()
         )
-    for part in parts:
-        shown = f"The folder name `{printable(part, 80)}`"
-        plain = re.sub(r"[^a-z0-9]+", "_", part.casefold()).strip("_")
-        help_ = f"Name it `{plain}`." if plain else ""
-        if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,80}", part) or "--" in part:
+        if not old or self.strict:
             found.add(
-                "path-name", (1, 1), f"{shown} has characters that it cannot have, or is too long.", help_
+                "attribution-missing", (1, 1), "`attribution.txt` is missing in this leaf's folder.", help_
             )
-        elif part[0] in ".-" or part[-1] == "." or part.casefold().split(".")[0] in _RESERVED:
-            found.add("path-name", (1, 1), f"{shown} cannot be used on every system.", help_)
-        elif not re.fullmatch(r"[a-z0-9_]+", part):
-            found.add("path-style", (1, 1), f"{shown} is not lower case with underscores.", help_)
-    return found.all()
 
+    def _attribution_file(self, file: str) -> list[Finding]:
+        found = self._found(file)
+        try:
+            data = self.tree.read(file, LIMIT)
+        except Refused as refused:
+            found.add("attribution-field", (1, 1), refused.reason, refused.hint)
+            return found.all()
+        told = check_attribution(file, data, self.config.lint)
+        found.lines = data.decode("utf-8", "replace").removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+        Advisor(self.config.lint).leaks(found, personal=False)
+        return told + found.all()
 
-def _attribution(
-    tree: Tree, path: str, present: set[str], config: RepositoryConfig, leaf: list[Finding], strict: bool
-) -> list[Finding]:
-    file = f"{path.rpartition('/')[0]}/{ATTRIBUTION}"
-    if file in present:
-        return _read_attribution(tree, file, config)
-    found = Findings(path, config.lint)
-    near = next((p for p in present if p.casefold().startswith(file.casefold()[:-4])), None)
-    help_ = f"Rename `{printable(near)}` to `attribution.txt`." if near else ""
-    # A leaf of version 1, or one that is empty, is from before attributions; it needs one when somebody
-    # changes it.
-    old = any(finding.rule in ("version", "empty-file") and finding.severity == "warning" for finding in leaf)
-    if not old or strict:
-        found.add("attribution-missing", (1, 1), "`attribution.txt` is missing in this leaf's folder.", help_)
-    return found.all()
+    def _links(self) -> None:
+        """Links and submodules inside the branches. A tree that cannot name them has none."""
+        names = getattr(self.tree, "links", None)
+        for path in names() if names is not None else ():
+            if in_branches(path) and (self.only is None or path in self.only):
+                found = self._found(path)
+                message = f"`{printable(path)}` is a link or special file; it is not read."
+                found.add("file-kind", (1, 1), message)
+                self.findings += found.all()
 
+    def _elsewhere(self, leaves: Sequence[str]) -> None:
+        """Seeds that another leaf has as well: found in one pass, linear in the seeds."""
+        if not self.advisor.wants("seed-elsewhere") or not any(self.sketches.values()):
+            return
+        indexes = {"seed example": Index(), "context": Index()}
+        for path in self._neighbours(leaves):
+            for what, sketch in self._sketched(path):
+                indexes[what].add(sketch)
+        for path in leaves:
+            found = self._found(path)
+            kept = self.sketches.pop(path, [])
+            for what, sketch in kept:
+                near = indexes[what].nearest(sketch)
+                if near is not None:
+                    share = int(near[1] * 100)
+                    place = f"{printable(near[0].file, 160)}, line {near[0].line}"
+                    message = f"This {what} is {share} % the same as one in {place}."
+                    found.add("seed-elsewhere", (sketch.line, sketch.column), message)
+            for what, sketch in kept:
+                indexes[what].add(sketch)
+            self.findings += found.all()
 
-def _read_attribution(tree: Tree, file: str, config: RepositoryConfig) -> list[Finding]:
-    try:
-        return check_attribution(file, tree.read(file, LIMIT), config.lint)
-    except Refused as refused:
-        found = Findings(file, config.lint)
-        found.add("attribution-field", (1, 1), refused.reason, refused.hint)
-        return found.all()
+    def _neighbours(self, leaves: Sequence[str]) -> list[str]:
+        """Unchanged leaves, nearest by path. A whole tree has none."""
+        if self.only is None:
+            return []
+        others = [path for path in self.paths if path.endswith(f"/{QNA}") and in_branches(path)]
+        changed, near = set(leaves), dict[str, None]()
+        places_ = [bisect.bisect_left(others, path) for path in leaves]
+        for away in range(1, NEIGHBOURS + 1):
+            for place in places_:
+                for at in (place - away, place + away):
+                    if 0 <= at < len(others) and others[at] not in changed:
+                        near.setdefault(others[at])
+                        if len(near) >= NEIGHBOURS:
+                            return sorted(near)
+        return sorted(near)
 
-
-def _links(tree: Tree, config: RepositoryConfig, only: Collection[str] | None) -> list[Finding]:
-    """Links and submodules inside the branches. A tree that cannot name them has none."""
-    names = getattr(tree, "links", None)
-    findings: list[Finding] = []
-    for path in names() if names is not None else ():
-        if in_branches(path) and (only is None or path in only):
-            found = Findings(path, config.lint)
-            found.add("file-kind", (1, 1), f"`{printable(path)}` is a link or special file; it is not read.")
-            findings += found.all()
-    return findings
+    def _sketched(self, path: str) -> list[tuple[str, Entry]]:
+        root = read_document(self.tree, path, self.config.lint.limits.file_kb * 1024).root
+        if root is None or root.kind != "mapping":
+            return []
+        return self.advisor.sketches(path, leaf_text(root, is_knowledge(path)))

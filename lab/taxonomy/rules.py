@@ -3,40 +3,21 @@
 `treewright explain RULE` prints one, `docs/rules.md` holds all of them, and a test runs every example:
 `good` is a fragment of a valid leaf (`lab/taxonomy/examples.py`), and putting `bad` in its place must give
 a finding of the rule. A repository sets another level, or `off`, in `.github/treewright.yml` under
-`lint.rules`.
+`lint.rules`. Here are the rules on a leaf's format; those on places are in `rules_places.py`, and the
+advice on content in `rules_advice.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-from lab.taxonomy.findings import Severity
+from lab.taxonomy.rule import Rule
+from lab.taxonomy.rules_advice import ADVICE
+from lab.taxonomy.rules_places import PLACES
 
-Place = Literal["knowledge", "skill", "grounded", "attribution", "config", "path", "link"]
+__all__ = ["RULES", "STRUCTURAL", "Rule"]
 
-
-@dataclass(frozen=True)
-class Rule:
-    """`structural` rules decide whether a leaf can be read at all. `limits` shrinks a limit for the short
-    example.
-    """
-
-    id: str
-    title: str
-    why: str
-    fix: str
-    place: Place
-    bad: str
-    good: str
-    severity: Severity = "error"
-    structural: bool = False
-    limits: tuple[tuple[str, int], ...] = ()
-    fixed_level: bool = False  # reading stops here, so no level can turn it off
-
-
-_ALL = (
+_FORMAT = (
     Rule(
         "yaml-syntax",
         "The file is not YAML",
@@ -362,6 +343,28 @@ _ALL = (
         severity="warning",
     ),
     Rule(
+        "document-mixed",
+        "One leaf takes documents of several types",
+        (
+            "A leaf's passages should be cut alike; converted files (PDF, HTML) have other headings than "
+            "Markdown written by hand."
+        ),
+        "Convert the documents to one type, Markdown at best, or make two leaves.",
+        "knowledge",
+        "- guides/*.md\n    - guides/*.txt",
+        "- guides/*.md",
+        severity="warning",
+    ),
+    Rule(
+        "document-match",
+        "A pattern takes no document",
+        "Without documents nothing is generated for the leaf. Seen when the documents are at hand.",
+        "Correct the pattern or the commit; `git ls-tree -r --name-only COMMIT` lists the files.",
+        "document",
+        "- guides/*.txt",
+        "- guides/*.md",
+    ),
+    Rule(
         "created-by",
         "The contributor's name is no account name",
         "Releases credit each leaf to the account in `created_by`.",
@@ -370,92 +373,6 @@ _ALL = (
         "created_by: Octo Cat <octo@example.org>",
         "created_by: octocat",
         severity="warning",
-    ),
-    Rule(
-        "file-name",
-        "A YAML file with another name than qna.yaml",
-        "Only `qna.yaml` is read in these folders, so the content would be lost.",
-        "Rename the file to `qna.yaml`, or move it out of the taxonomy's folders.",
-        "path",
-        "compositional_skills/writing/plain/qna.yml",
-        "compositional_skills/writing/plain/qna.yaml",
-    ),
-    Rule(
-        "path-name",
-        "A folder's name is not acceptable",
-        (
-            "Folder names are labels and parts of file names on every system: short, without spaces, "
-            "without `--`."
-        ),
-        "Use lower-case letters, digits and underscores, such as `plain_words`.",
-        "path",
-        "compositional_skills/writing/plain words/qna.yaml",
-        "compositional_skills/writing/plain_words/qna.yaml",
-    ),
-    Rule(
-        "path-style",
-        "A folder's name is unusual",
-        (
-            "Labels read alike when they are lower case with underscores, and some file systems do "
-            "not tell cases apart."
-        ),
-        "Use lower-case letters, digits and underscores.",
-        "path",
-        "compositional_skills/writing/Plain-Words/qna.yaml",
-        "compositional_skills/writing/plain_words/qna.yaml",
-        severity="warning",
-    ),
-    Rule(
-        "file-kind",
-        "A link or another special file",
-        "Links are never followed: they could point out of the tree.",
-        "Put the file itself there.",
-        "link",
-        "compositional_skills/writing/plain/qna.yaml -> ../other/qna.yaml",
-        "compositional_skills/writing/plain/qna.yaml",
-    ),
-    Rule(
-        "outside-branches",
-        "A leaf outside the taxonomy's folders",
-        (
-            "Only `knowledge`, `compositional_skills` and `foundational_skills` hold leaves; this "
-            "one would be ignored."
-        ),
-        "Move its folder into one of the three.",
-        "path",
-        "knowlege/geography/mora/qna.yaml",
-        "compositional_skills/writing/plain/qna.yaml",
-        severity="warning",
-    ),
-    Rule(
-        "attribution-missing",
-        "There is no attribution.txt beside the leaf",
-        "A release may only contain works whose source and licence are known.",
-        "Add `attribution.txt` with title, link, licence and creators; own work has `-` as its link.",
-        "attribution",
-        "",
-        "*",
-    ),
-    Rule(
-        "attribution-field",
-        "attribution.txt lacks a line or has an unknown one",
-        "Title, link, licence and creators are shown with every release.",
-        "Write one `Label: value` for each line; several works are separated by an empty line.",
-        "attribution",
-        "",
-        "Creator names: The Isles Society\n",
-    ),
-    Rule(
-        "licence",
-        "The work's licence is not on the list",
-        (
-            "The released data and model carry the licence's terms; a non-commercial or unclear one "
-            "would bind everybody."
-        ),
-        "Use a work under an allowed licence, written as its SPDX id.",
-        "attribution",
-        "License of the work: CC BY-NC-SA 4.0",
-        "License of the work: CC-BY-SA-4.0",
     ),
     Rule(
         "config",
@@ -480,5 +397,6 @@ _ALL = (
     ),
 )
 
+_ALL = (*_FORMAT, *PLACES, *ADVICE)
 RULES: Mapping[str, Rule] = {rule.id: rule for rule in _ALL}
 STRUCTURAL = frozenset(rule.id for rule in _ALL if rule.structural)

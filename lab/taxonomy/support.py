@@ -1,0 +1,149 @@
+# ruff: noqa: SIM905 - word lists read better in running text
+"""Whether an answer follows from its context, as far as words can tell: copies, and what the context lacks.
+
+Cheap signs, not proof: a number that stands neither in the context nor in the question, and a name (a word
+with a capital letter inside a sentence) that nothing in the leaf's text resembles. The teacher's
+faithfulness judge asks the model; here a contributor gets the plainest slips within a second. English spells
+names with capitals, German spells all nouns so: names are looked at only when few words are capitalised.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from itertools import pairwise
+
+from lab.taxonomy.passages import Passage, words
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty"
+).split()
+_TENS = {
+    word: 10 * n
+    for n, word in enumerate("thirty forty fifty sixty seventy eighty ninety hundred".split(), start=3)
+}
+_ORDINALS = (
+    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
+    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
+).split()
+_SPELLED: dict[str, tuple[str, ...]] = {
+    **{word: (str(n),) for n, word in enumerate(_SMALL)},
+    **{word: (str(n),) for word, n in _TENS.items()},
+    **{word: (str(n),) for n, word in enumerate(_ORDINALS)},
+    "once": ("1",),
+    "twice": ("2",),
+    "both": ("2",),
+    "pair": ("2",),
+    "half": ("2", "50", "0.5"),
+    "quarter": ("4", "25", "0.25"),
+    "dozen": ("12",),
+    "thousand": ("1000", "000"),
+    "million": ("1000000", "000000"),
+}
+_NUMBER = re.compile(
+    r"(?<![\w.,-])\d+(?:[.,]\d+)*(?![\w])|(?<![\w.,-])\d+(?=(?:st|nd|rd|th|s|%|km|m|kg|g|cm|mm)\b)"
+)
+_ANY_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_LISTED = re.compile(r"^\s*\(?\d{1,3}[.):]\s", re.MULTILINE)
+_TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_SENTENCE = re.compile(
+    r"[.!?:;]\s*[\"'”’»)\]*_]*$|^\s*(?:[-*+•|>]|\d+[.)])?\s*[\"'“‘«(\[*_]*$|\n\s*[-*+•\"'“‘«(\[*_]*$"
+)
+# Capitalised by habit, not as a name of something.
+_HABIT = frozenset(
+    "i ok mr mrs ms dr sir yes no english true false bc ad ce bce am pm us uk eu un usa".split()
+)
+_TAIL = re.compile(r"['’].*$")
+_MOST = 4  # what a message lists
+COPY = 0.9
+_COPY_WORDS = 8
+
+
+def copies(passage: Passage, knowledge: bool) -> bool:
+    """Whether the answer is the context again. A sentence of it may well be the answer; all of it is not.
+
+    A grounded skill may edit its context, so there only the same words count.
+    """
+    told, answered = passage.told, passage.answered
+    if len(answered) < _COPY_WORDS or not told:
+        return False
+    if answered == told:
+        return True
+    if not knowledge or not COPY <= len(answered) / len(told) <= 1 / COPY:
+        return False
+    first, second = set(pairwise(told)), set(pairwise(answered))
+    return len(first & second) >= COPY * len(first | second)
+
+
+def unsupported_numbers(passage: Passage) -> list[str]:
+    """Numbers of the answer that neither context nor question has, as they are written."""
+    if passage.context is None:
+        return []
+    answer = _LISTED.sub(" ", passage.answer.text)
+    found = _NUMBER.findall(answer)
+    if not found:
+        return []
+    given = f"{passage.context.text}\n{passage.question.text}"
+    known = {_value(each) for each in _ANY_NUMBER.findall(given)}
+    for word in (*passage.told, *passage.asked):
+        if word in _SPELLED:
+            known.update(_SPELLED[word])
+        elif word[0].isdigit():
+            known.update(re.findall(r"\d+", word))
+    known |= {part for each in known for part in re.split(r"\D", each)}
+    compact = re.sub(r"\D", "", given) if len(given) < 20_000 else ""
+    missing = [
+        each
+        for each in dict.fromkeys(found)
+        if _value(each) not in known and not (len(_value(each)) > 3 and _value(each) in compact)
+    ]
+    return missing[:_MOST]
+
+
+def _value(written: str) -> str:
+    plain = written.replace(",", "") if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", written) else written
+    whole, _, part = plain.replace(",", ".").partition(".")
+    part = part.rstrip("0")
+    return (whole.lstrip("0") or "0") + (f".{part}" if part else "")
+
+
+def unsupported_names(passage: Passage, outline: tuple[str, ...]) -> list[str]:
+    """Names in the answer that nothing in context, question or the leaf's outline resembles."""
+    if passage.context is None:
+        return []
+    answer = passage.answer.text
+    tokens = list(_TOKEN.finditer(answer))
+    capital = [match for match in tokens if match.group()[0].isupper()]
+    if not capital or len(capital) > max(4, 0.5 * len(tokens)):  # a title, a table, German
+        return []
+    capital = [
+        match
+        for match in capital
+        if not _SENTENCE.search(answer[max(0, match.start() - 12) : match.start()] or "\n")
+    ]
+    if not capital:
+        return []
+    known = _roots(passage.told) | _roots(passage.asked) | _roots(outline)
+    initials = "".join(word[0] for word in passage.told)
+    missing: dict[str, None] = {}
+    for match in capital:
+        name = match.group()
+        parts = [_TAIL.sub("", part) for part in words(name.replace("-", " "))]
+        if all(part in _HABIT or len(part) < 2 or _known(part, known) for part in parts):
+            continue
+        if name.isupper() and name.casefold() in initials:
+            continue
+        missing.setdefault(name)
+    return list(missing)[:_MOST]
+
+
+@lru_cache(maxsize=64)
+def _roots(found: tuple[str, ...]) -> frozenset[str]:
+    plain = {_TAIL.sub("", word) if "'" in word or "’" in word else word for word in found}
+    return frozenset(plain | {word[:4] + "*" for word in plain if len(word) >= 4})
+
+
+def _known(part: str, known: frozenset[str]) -> bool:
+    """The word itself, or one that begins like it: `America` speaks for `American`."""
+    return part in known or part.rstrip("s") in known or f"{part}s" in known or part[:4] + "*" in known
