@@ -33,6 +33,7 @@ __all__ = [
     "commit_id",
     "glob_pattern",
     "matches",
+    "may_lead",
     "parse_yaml",
     "printable",
     "read_yaml",
@@ -115,6 +116,21 @@ def matches(pattern: str, path: str) -> bool:
         if not reach:
             return False
     return len(parts) in reach
+
+
+def may_lead(pattern: str, folder: str) -> bool:
+    """Whether something below the folder can match a pattern that `glob_pattern` passed. Wide, never
+    narrow.
+    """
+    patterns = pattern.split("/")
+    for at, part in enumerate(folder.split("/")):
+        if at >= len(patterns) - 1:
+            return False
+        if patterns[at] == "**":
+            return True
+        if not _part_matches(patterns[at], part):
+            return False
+    return True
 
 
 def _part_matches(pattern: str, name: str) -> bool:

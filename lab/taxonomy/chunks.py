@@ -1,19 +1,23 @@
-"""Cuts documents into passages for the teacher: by headings, then by paragraphs, never inside a sentence.
+"""Cuts documents into passages for the teacher: by headings, then by paragraphs, never inside a sentence that
+fits.
 
-A chunk's id is a digest of its document, heading and text, so it stays the same when other parts of the
-document change place, and a second run asks the teacher nothing that it has answered. Passages of about 180
-words are near the 250 tokens that the small embedded teacher attends to well; the predecessor used about
-500 tokens with a large one.
+A chunk's id is a digest of its document, heading and text, so the same document gives the same ids on every
+machine, and a second run asks the teacher nothing that it has answered. Passages of about 180 words are near
+the 250 tokens that the small embedded teacher attends to well; the predecessor used about 500 tokens with a
+large one. The measure is words (`sentences.size`, which knows scripts without spaces) unless the caller has
+the teacher's tokenizer.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lab.taxonomy.canonical import digest
 from lab.taxonomy.documents import SourceDocument
-from lab.taxonomy.sentences import split
+from lab.taxonomy.sentences import joined, size
 
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
@@ -30,14 +34,15 @@ class Chunk:
     index: int
 
 
-def chunk(document: SourceDocument, words: int = 180) -> list[Chunk]:
-    """Passages of at most `words` words; a sentence, table row or line of code longer than that stays
-    whole.
+def chunk(document: SourceDocument, words: int = 180, measure: Callable[[str], int] = size) -> list[Chunk]:
+    """Passages of at most `words` by `measure` (words, or tokens when given a tokenizer's count). Tables,
+    lists and code stay whole where they fit; cut ones keep their head row or fence. A sentence that is
+    longer by itself is cut between words, and a word between characters.
     """
     chunks: list[Chunk] = []
     seen: set[str] = set()
     for heading, body in sections(document.text):
-        for text in _pack(body, words):
+        for text in _pack(_pieces(body, words, measure), words, measure):
             key = digest([document.digest, heading, text])
             if key not in seen:  # a passage that stands twice teaches nothing new
                 seen.add(key)
@@ -83,39 +88,105 @@ def sections(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def _pack(body: str, words: int) -> list[str]:
-    """Whole paragraphs while they fit; a longer one is cut between sentences (tables and code between
-    lines).
-    """
+_Piece = tuple[str, str]  # (what joins it to the piece before, text)
+_Measure = Callable[[str], int]
+
+
+def _pack(pieces: Sequence[_Piece], most: int, measure: _Measure) -> list[str]:
+    """Whole pieces while they fit."""
     packed: list[str] = []
-    current: list[str] = []
-    count = 0
-    for joint, piece in _pieces(body, words):
-        size = len(piece.split())
-        if current and count + size > words:
-            packed.append("".join(current).strip("\n"))
-            current, count = [], 0
-        current.append((joint if current else "") + piece)
-        count += size
-    if current:
-        packed.append("".join(current).strip("\n"))
+    current = ""
+    for joint, piece in pieces:
+        # Measured joined: a tokenizer's counts do not add up, and words can grow together.
+        if current and measure(current + joint + piece) > most:
+            packed.append(current.strip("\n"))
+            current = ""
+        current = current + joint + piece if current else piece
+    packed.append(current.strip("\n"))
     return [text for text in packed if text.strip()]
 
 
-def _pieces(body: str, words: int) -> list[tuple[str, str]]:
-    """(what joins it to the piece before, piece)."""
-    pieces: list[tuple[str, str]] = []
+def _pieces(body: str, most: int, measure: _Measure) -> list[_Piece]:
+    """Paragraphs that fit, and the parts of those that do not; no piece is larger than `most`."""
+    pieces: list[_Piece] = []
     for paragraph in _paragraphs(body):
-        if len(paragraph.split()) <= words:
+        if measure(paragraph) <= most:
             pieces.append(("\n\n", paragraph))
             continue
-        lined = paragraph.lstrip().startswith(("|", "```", "~~~", "- ", "* ", "+ ")) or paragraph.startswith(
-            "    "
-        )
-        parts = paragraph.split("\n") if lined else split(paragraph)
-        glue = "\n" if lined else " "
-        pieces += [(glue if number else "\n\n", part) for number, part in enumerate(parts)]
+        lines = paragraph.split("\n")
+        parts = _fenced(lines, most, measure) or _tabled(lines, most, measure)
+        if not parts:
+            lined = paragraph.lstrip().startswith(("|", "```", "~~~", "- ", "* ", "+ "))
+            if lined or paragraph.startswith("    "):
+                parts = [("\n", line) for line in lines]
+            else:
+                parts = joined(paragraph)
+            parts[0] = ("\n\n", parts[0][1])
+            parts = [small for joint, part in parts for small in _small(joint, part, most, measure)]
+        pieces += parts
     return pieces
+
+
+def _fenced(lines: list[str], most: int, measure: _Measure) -> list[_Piece]:
+    """A long block of code as several blocks, each with its fence."""
+    mark = _FENCE.match(lines[0])
+    if not mark or len(lines) < 3 or lines[-1].strip() != mark.group(1):
+        return []
+    return _framed([lines[0]], lines[1:-1], [lines[-1]], most, measure)
+
+
+def _tabled(lines: list[str], most: int, measure: _Measure) -> list[_Piece]:
+    """A long table as several, each with the head row: rows without it say nothing."""
+    if len(lines) < 3 or not re.fullmatch(r"\s*\|?[\s:|-]*-[\s:|-]*", lines[1]) or "|" not in lines[1]:
+        return []
+    if measure("\n".join(lines[:2])) * 3 > most:
+        return []
+    return _framed(lines[:2], lines[2:], [], most, measure)
+
+
+def _framed(head: list[str], lines: list[str], tail: list[str], most: int, measure: _Measure) -> list[_Piece]:
+    """Empty when a single line does not fit into the frame: then the frame is given up."""
+    parts: list[list[str]] = [[]]
+    for line in lines:
+        if measure("\n".join([*head, line, *tail])) > most:
+            return []
+        if parts[-1] and measure("\n".join([*head, *parts[-1], line, *tail])) > most:
+            parts.append([])
+        parts[-1].append(line)
+    return [("\n\n", "\n".join([*head, *part, *tail])) for part in parts]
+
+
+def _small(joint: str, piece: str, most: int, measure: _Measure) -> list[_Piece]:
+    """A sentence or line that does not fit, cut between words; a word that does not, after its clauses' marks
+    or between characters.
+    """
+    if measure(piece) <= most:
+        return [(joint, piece)]
+    units: list[_Piece] = []
+    for found in re.finditer(r"(\s*)(\S+)", piece):
+        for at, part in enumerate(_halves(found.group(2), most, measure)):
+            units.append(("" if at else found.group(1), part))
+    made: list[_Piece] = []
+    for gap, unit in units:
+        if made and measure(made[-1][1] + gap + unit) <= most:
+            made[-1] = (made[-1][0], made[-1][1] + gap + unit)
+        else:
+            made.append((gap if made else joint, unit if made else gap + unit))
+    return made
+
+
+def _halves(word: str, most: int, measure: _Measure) -> list[str]:
+    if len(word) < 2 or measure(word) <= most:
+        return [word]
+    clauses = re.findall(
+        "[^\uff0c\u3001\uff1b\uff1a]+[\uff0c\u3001\uff1b\uff1a]*|[\uff0c\u3001\uff1b\uff1a]+", word
+    )
+    if len(clauses) > 1:
+        return [part for clause in clauses for part in _halves(clause, most, measure)]
+    middle = len(word) // 2
+    while middle < len(word) - 1 and unicodedata.combining(word[middle]):
+        middle += 1
+    return _halves(word[:middle], most, measure) + _halves(word[middle:], most, measure)
 
 
 def _paragraphs(body: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 Synthesis asks one question for each sentence of a document, so a heading, a table row or a line of code
 must not pass for a sentence, and `Dr. Smith` or `3.5 km` must not end one. Rules instead of a model: no
-download, no randomness, and a contributor can see why a sentence was cut where it was.
+download, no randomness, and a contributor can see why a sentence was cut where it was. Scripts that write no
+spaces (Chinese, Japanese, Thai and others) are cut at their own marks and measured by their characters.
 """
 
 from __future__ import annotations
@@ -103,6 +104,18 @@ _OPEN = frozenset(
     ["etc", "a.m", "p.m", "inc", "ltd", "co", "b.c", "a.d", "u.s", "u.k", "ph.d", "m.d", "no", "al", "d", "b"]
 )
 _STOP = re.compile(r"[.!?…]+[\"'”’»)\]*_]*(?=\s|$)")
+# Marks that end a sentence with or without a space behind them: CJK, Urdu, Arabic, Devanagari, Armenian,
+# Ethiopic, Burmese, Khmer, Tibetan.
+_STOP_ANYWHERE = re.compile(
+    "[\u3002\uff01\uff1f\uff61\u061f\u06d4\u0964\u0965\u0589\u1362\u104b\u17d4\u0f0d]+"
+    "[\u300d\u300f\u201d\u2019\uff09\u3011\u300b\"')]*"
+)
+# Thai to Tibetan, Burmese, Khmer; kana; ideographs with their extensions: one character is not one word.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3100-\u312f"
+    "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
+)
+_LONG = 32
 _STARTERS = frozenset(
     [
         "the",
@@ -162,23 +175,47 @@ def sentences(text: str) -> list[str]:
     """
     found: list[str] = []
     for block in _prose(text):
-        found += [s for s in (clean(part) for part in split(block)) if len(s.split()) >= 2]
+        found += [s for s in (clean(part) for part in split(block)) if _says_something(s)]
     return found
 
 
 def split(paragraph: str) -> list[str]:
     """One paragraph's sentences, as they stand (Markdown kept), with inner line ends as spaces."""
+    return [sentence for _, sentence in joined(paragraph)]
+
+
+def joined(paragraph: str) -> list[tuple[str, str]]:
+    """As `split`, each with what stands before it: a space, or nothing where the text has none."""
     text = re.sub(r"\s+", " ", paragraph).strip()
-    parts: list[str] = []
+    stops = [*_STOP.finditer(text), *_STOP_ANYWHERE.finditer(text)]
+    parts: list[tuple[str, str]] = []
     start = 0
-    for match in _STOP.finditer(text):
-        if match.end() < len(text) and not _ends(text, start, match):
+    for match in sorted(stops, key=re.Match.end):
+        if match.end() <= start:
             continue
-        parts.append(text[start : match.end()].strip())
+        anywhere = match.re is _STOP_ANYWHERE
+        if match.end() < len(text) and not anywhere and not _ends(text, start, match):
+            continue
+        parts.append((" " if text[start : start + 1] == " " else "", text[start : match.end()].strip()))
         start = match.end()
     if text[start:].strip():
-        parts.append(text[start:].strip())
+        parts.append((" " if text[start : start + 1] == " " else "", text[start:].strip()))
     return parts
+
+
+def size(text: str) -> int:
+    """Words, as a teacher's context feels them: what stands between spaces; two characters of a script
+    without spaces; eight characters of something longer than any word, such as an address or encoded data.
+    """
+    total = 0
+    for word in text.split():
+        if word.isascii() and len(word) <= _LONG:
+            total += 1
+            continue
+        unspaced = len(_UNSPACED.findall(word))
+        rest = len(word) - unspaced
+        total += -(-unspaced // 2) + (0 if not rest else 1 if rest <= _LONG else -(-rest // 8))
+    return total
 
 
 def clean(sentence: str) -> str:
@@ -193,6 +230,10 @@ def clean(sentence: str) -> str:
     text = re.sub(r"`+([^`]+)`+", r"\1", text)
     text = re.sub(r"\\([\\`*_{}\[\]()#+.!|-])", r"\1", text)
     return re.sub(r"\s+", " ", text).strip()
+
+
+def _says_something(sentence: str) -> bool:
+    return len(sentence.split()) >= 2 or len(_UNSPACED.findall(sentence)) >= 4
 
 
 def _ends(text: str, start: int, match: re.Match[str]) -> bool:

@@ -1,0 +1,201 @@
+"""`treewright documents`: what a leaf's documents become: files, words, passages, ids. Exit 0, 1 when a
+document cannot be used, 2 for wrong usage.
+
+PATH is a leaf (its folder or `qna.yaml`), a folder with leaves, or documents on this machine that are not
+pinned yet.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lab.taxonomy.chunks import Chunk
+    from lab.taxonomy.documents import SourceDocument
+
+
+class Format(enum.StrEnum):
+    """Formats of the report."""
+
+    text = "text"
+    json = "json"
+
+
+def register(app: typer.Typer) -> None:
+    @app.command("documents", help="Fetch a leaf's documents and show what they become for the teacher.")
+    def documents_command(
+        path: Annotated[Path, typer.Argument(help="A leaf, a folder of leaves, or local documents.")],
+        words: Annotated[int, typer.Option(min=10, help="The most words of a passage.")] = 180,
+        show: Annotated[bool, typer.Option("--show", help="Print the passages themselves.")] = False,
+        format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.text,
+    ) -> None:
+        raise typer.Exit(_run(path, words, show, format_))
+
+
+def _run(path: Path, words: int, show: bool, format_: Format) -> int:
+    import json
+
+    if not path.exists():
+        typer.echo(f"There is no {path}.", err=True)
+        return 2
+    reports = _leaves(path, words, show) or [_local(path, words, show)]
+    if format_ is Format.json:
+        typer.echo(json.dumps(reports, ensure_ascii=False, indent=2))
+    else:
+        for report in reports:
+            _print(report)
+    return 1 if any(report["error"] for report in reports) else 0
+
+
+def _leaves(path: Path, words: int, show: bool) -> list[dict[str, Any]]:
+    """A report for each leaf at or below the path that pins documents; none when there is no leaf."""
+    import os
+
+    from lab.config import CONFIG_PATH, load_config
+    from lab.taxonomy.leaf import LeafError, load_leaf
+    from lab.taxonomy.tree import FolderTree
+    from lab.taxonomy.worktree import find_root
+
+    folder = path.parent if path.name == "qna.yaml" else path
+    found = sorted(folder.rglob("qna.yaml")) if folder.is_dir() else []
+    if not found:
+        return []
+    root = find_root(folder)
+    tree = FolderTree(root)
+    data = tree.read(CONFIG_PATH, 1 << 18) if (root / CONFIG_PATH).is_file() else None
+    config, _ = load_config(data)
+    reports = []
+    for file in found:
+        inside = os.path.relpath(file.parent.absolute(), root.absolute()).replace(os.sep, "/")
+        try:
+            leaf = load_leaf(tree, inside)
+        except LeafError as error:
+            reports.append(_report(inside, error=str(error)))
+            continue
+        if leaf.document is None:
+            if len(found) == 1:
+                reports.append(_report(inside, note="A skill has no documents."))
+            continue
+        reports.append(_pinned(inside, leaf.document, config.documents, words, show))
+    return reports or [_report(str(path), note="No leaf here has documents.")]
+
+
+def _pinned(leaf: str, ref: Any, policy: Any, words: int, show: bool) -> dict[str, Any]:
+    import json
+    import os
+    import time
+
+    from lab.taxonomy.documents import DocumentError, read_documents
+
+    start = time.monotonic()
+    try:
+        mirrors = json.loads(os.environ.get("TREEWRIGHT_GIT_MIRRORS") or "{}")
+        reading = read_documents(ref, _cache(), policy, mirrors)
+    except (DocumentError, json.JSONDecodeError) as error:
+        return _report(leaf, ref, error=str(error))
+    note = "from the cache" if reading.cached else f"fetched in {time.monotonic() - start:.1f} s"
+    return _report(leaf, ref, reading.documents, words, show, note=note, ignored=reading.ignored)
+
+
+def _local(path: Path, words: int, show: bool) -> dict[str, Any]:
+    """Documents that are not in a repository yet, under the same limits."""
+    import os
+
+    from lab.config import DocumentPolicy
+    from lab.taxonomy.convert import SUPPORTED, kind_of
+    from lab.taxonomy.document_limits import DocumentError, DocumentLimits
+    from lab.taxonomy.documents import source_documents
+    from lab.taxonomy.tree import FolderTree
+    from lab.untrusted import Refused
+
+    tree = FolderTree(path if path.is_dir() else path.parent)
+    names = tree.paths() if path.is_dir() else [path.name]
+    wanted = [name for name in names if kind_of(name) is not None]
+    policy = DocumentPolicy()
+    try:
+        if not wanted:
+            raise DocumentError(f"There is no leaf and no document at {path}.", f"Documents are {SUPPORTED}.")
+        files = [
+            (name, tree.read(name, policy.max_file_kb * 1024)) for name in wanted[: policy.max_files + 1]
+        ]
+        found = source_documents(files, policy, DocumentLimits.from_environment(os.environ))
+    except (DocumentError, Refused) as error:
+        return _report(str(path), error=str(error))
+    ignored = tuple(name for name in names if kind_of(name) is None)
+    return _report(str(path), None, found, words, show, note="not pinned", ignored=ignored)
+
+
+def _cache() -> Path:
+    import os
+
+    own = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("TREEWRIGHT_CACHE") or str(Path(own) / "treewright"))
+
+
+def _report(
+    source: str,
+    ref: Any = None,
+    documents: Any = (),
+    words: int = 180,
+    show: bool = False,
+    *,
+    note: str = "",
+    error: str = "",
+    ignored: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    from lab.taxonomy.chunks import chunk
+
+    return {
+        "source": source,
+        "repo": ref.repo if ref else None,
+        "commit": ref.commit if ref else None,
+        "patterns": list(ref.patterns) if ref else [],
+        "documents": [_row(each, chunk(each, words), show) for each in documents],
+        "ignored": list(ignored),
+        "note": note,
+        "error": error,
+    }
+
+
+def _row(document: SourceDocument, chunks: list[Chunk], show: bool) -> dict[str, Any]:
+    from lab.taxonomy.sentences import sentences, size
+
+    rows = []
+    for each in chunks:
+        row = {"id": each.id, "heading": each.heading, "words": size(each.text)}
+        rows.append(row | ({"text": each.text} if show else {}))
+    return {
+        "path": document.path,
+        "digest": document.digest,
+        "words": size(document.text),
+        "sentences": len(sentences(document.text)),
+        "chunks": rows,
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    from lab.untrusted import printable
+
+    where = f" {report['repo']} at {report['commit'][:12]}" if report["repo"] else ""
+    note = f" ({report['note']})" if report["note"] else ""
+    typer.echo(f"{printable(report['source'], 200)}{printable(where, 200)}{note}")
+    if report["error"]:
+        typer.echo(f"  {report['error']}")
+    for document in report["documents"]:
+        typer.echo(
+            f"  {printable(document['path'], 200)}: {document['words']} words, "
+            f"{document['sentences']} sentences, {len(document['chunks'])} passages, {document['digest'][:15]}"
+        )
+        for number, each in enumerate(document["chunks"]):
+            heading = printable(each["heading"], 60) or "-"
+            typer.echo(f"    {number:>4}  {each['id'][7:19]}  {each['words']:>4} words  {heading}")
+            for line in each.get("text", "").split("\n") if "text" in each else ():
+                typer.echo(f"            | {printable(line, 500)}")
+    if report["ignored"]:
+        names = ", ".join(printable(name, 60) for name in report["ignored"][:5])
+        more = f" and {len(report['ignored']) - 5} more" if len(report["ignored"]) > 5 else ""
+        typer.echo(f"  not read (no document type): {names}{more}")
