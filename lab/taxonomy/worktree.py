@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -52,13 +53,12 @@ def merge_base(folder: Path, base: str | None) -> str:
     """The commit where HEAD left `base`; without a name, the first usual main branch that exists."""
     candidates = (base,) if base is not None else _USUAL
     for candidate in candidates:
-        commit = _git(
-            folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}"
-        )
+        if candidate.startswith("-"):
+            continue
+        verify = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}")
+        commit, shared = _at_once(folder, verify, ("merge-base", candidate, "HEAD"))
         if commit is not None:
-            revision = commit.decode().strip()
-            shared = _git(folder, "merge-base", revision, "HEAD")
-            return shared.decode().strip() if shared is not None else revision
+            return (shared or commit).decode().strip()
     named = base if base is not None else "a main branch"
     raise Refused(
         f"There is no revision `{named}` in this repository.", "Fetch it, or name another with --base."
@@ -69,11 +69,48 @@ def changed_paths(root: Path, base: str) -> list[str]:
     """Files below `root` that differ from `base`: committed, uncommitted and untracked. Deleted ones are
     among them.
     """
-    tracked = _git(root, "diff", "--name-only", "--no-renames", "--relative", "-z", base, "--")
-    untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
+    tracked, untracked = _at_once(root, (*_DIFFERENT, base, "--"), _UNTRACKED)
     if tracked is None or untracked is None:
         raise Refused(f"Git could not compare {root} with {base[:12]}.", "Is it a checkout?")
     return sorted({name(raw) for raw in (*tracked.split(b"\0"), *untracked.split(b"\0")) if raw})
+
+
+_DIFFERENT = ("diff", "--name-only", "--no-renames", "--relative", "-z")
+_UNTRACKED = ("ls-files", "--others", "--exclude-standard", "-z")
+_INDEX = ("ls-files", "--stage", "-z")
+
+
+class Checkout(FolderTree):
+    """A working tree and what changed in it since `base` (see `merge_base`), listed by Git's index.
+
+    Walking ten thousand folders takes longer than everything that a changed leaf needs. The listing is that
+    of the moment when the object was made. Raises `Refused`.
+    """
+
+    def __init__(self, root: Path, base: str) -> None:
+        super().__init__(root)
+        tracked, untracked, index = _at_once(root, (*_DIFFERENT, base, "--"), _UNTRACKED, _INDEX)
+        if tracked is None or untracked is None or index is None:
+            raise Refused(f"Git could not compare {root} with {base[:12]}.", "Is it a checkout?")
+        found: dict[str, bool] = {}  # path -> whether it is a regular file
+        for line in index.split(b"\0"):
+            head, _, raw_path = line.partition(b"\t")
+            if raw_path:
+                found[name(raw_path)] = head.startswith(b"100")
+        self.changed = sorted({name(raw) for raw in (*tracked.split(b"\0"), *untracked.split(b"\0")) if raw})
+        for path in self.changed:  # the index may be older than the file
+            try:
+                mode = (root / path).lstat().st_mode
+            except OSError:
+                found.pop(path, None)
+                continue
+            if not stat.S_ISDIR(mode):  # a folder here is another repository
+                found[path] = stat.S_ISREG(mode)
+        self._files = sorted(path for path, regular in found.items() if regular)
+        self._links = sorted(path for path, regular in found.items() if not regular)
+
+    def paths(self) -> list[str]:
+        return self._files
 
 
 def subtree(root: Path, revision: str) -> tuple[Path, str]:
@@ -110,7 +147,8 @@ def replace_file(root: Path, path: str, data: bytes) -> None:
 def rename_file(root: Path, old: str, new: str) -> None:
     """Renames a file within its folder. Raises `Refused` when the new name is taken."""
     FolderTree(root).read(old, 1 << 30)
-    taken = (root / new).exists() and not (root / new).samefile(root / old)
+    # A file system that does not tell cases apart has the new name already: it is the same file.
+    taken = os.path.lexists(root / new) and not os.path.samefile(root / new, root / old)
     if taken or old.rpartition("/")[0] != new.rpartition("/")[0]:
         raise Refused(f"{old} cannot become {new}.", "Look at the folder; that name is taken.")
     os.rename(root / old, root / new)
@@ -139,12 +177,26 @@ class WorkTree(FolderTree):
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:
+    return _at_once(folder, arguments)[0]
+
+
+def _at_once(folder: Path, *commands: tuple[str, ...]) -> list[bytes | None]:
+    """What each command prints, None where it failed; they run side by side."""
     # No external diff, text conversion or file-system monitor of a hostile checkout's configuration may run.
-    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments]
-    if arguments[0] == "diff":
-        command[command.index("diff") + 1 : command.index("diff") + 1] = ["--no-ext-diff", "--no-textconv"]
+    start = ["git", "-C", str(folder), "-c", "core.fsmonitor=false"]
+    safe = {"diff": ("diff", "--no-ext-diff", "--no-textconv")}
+    environment = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
+    running = []
     try:
-        done = subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": "C"})
+        for command in commands:
+            words = [*start, *safe.get(command[0], command[:1]), *command[1:]]
+            none = subprocess.DEVNULL
+            running.append(
+                subprocess.Popen(words, stdin=none, stdout=subprocess.PIPE, stderr=none, env=environment)
+            )
     except FileNotFoundError:
         raise Refused("Git is not installed.", "Install git.") from None
-    return done.stdout if done.returncode == 0 else None
+    printed = [process.communicate()[0] for process in running]
+    return [
+        output if process.returncode == 0 else None for process, output in zip(running, printed, strict=True)
+    ]

@@ -62,7 +62,7 @@ def _run(options: Options) -> int:
     from lab.config import CONFIG_PATH, load_config
     from lab.taxonomy.lint import LintReport, lint
     from lab.taxonomy.tree import FolderTree
-    from lab.taxonomy.worktree import changed_paths, find_root, merge_base
+    from lab.taxonomy.worktree import Checkout, find_root, merge_base
     from lab.untrusted import Refused
 
     path, base = options.path, options.base
@@ -77,14 +77,15 @@ def _run(options: Options) -> int:
         inside = os.path.relpath(os.path.abspath(path), root).replace(os.sep, "/")
 
         def look() -> LintReport:
-            only = None
+            only, looked = None, tree
             if base is not None:
-                only = changed_paths(root, merge_base(root, base))
+                looked = Checkout(root, merge_base(root, base))
+                only = looked.changed
             elif inside != ".":
                 only = [each for each in tree.paths() if each == inside or each.startswith(f"{inside}/")]
-            report = lint(tree, config, only, strict=base is not None)
+            report = lint(looked, config, only, strict=base is not None)
             if options.documents:
-                report = _with_documents(report, tree, config, only)
+                report = _with_documents(report, looked, config, only)
             kept = tuple(finding for finding in report.findings if finding.file == inside)
             return LintReport(kept, 1) if path.is_file() else report
 
