@@ -201,19 +201,23 @@ def test_the_small_model_yields_good_rows_for_an_invented_island(world: World, t
 
 
 @pytest.mark.model
-def test_a_preview_of_one_leaf_takes_less_than_a_minute(
+def test_a_preview_of_one_leaf_takes_less_than_a_minute_on_two_cores(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In processor time of server and client together, which other work on this machine does not change."""
     from gpu_runner.preview import preview_checkout
-    from gpu_runner.serving import serve
+    from gpu_runner.serving import ServeSettings, serve
+
+    def used() -> float:
+        times = os.times()
+        return times.user + times.system + times.children_user + times.children_system
 
     monkeypatch.setenv("TREEWRIGHT_CACHE", str(world.cache))
-    with serve() as served:
-        started = time.process_time()
-        found = asyncio.run(
-            preview_checkout(world.tree, world.base, None, {**world.env, **served.environment()})
-        )
-        assert time.process_time() - started < 60
+    started = used()
+    with serve(settings=ServeSettings(threads=2)) as served:
+        env = {**world.env, **served.environment()}
+        found = asyncio.run(preview_checkout(world.tree, world.base, None, env))
+    assert used() - started < 2 * 60
     assert [leaf.leaf for leaf in found.leaves] == [ISLAND]
     assert sum(answer.correct for answer in found.leaves[0].base) <= 1
     assert found.leaves[0].samples
