@@ -44,16 +44,19 @@ def document_findings(
             line, column = _place(tree, file)
             found.append(Finding(file, line, column, "document-pattern", "error", error.reason, error.hint))
             continue
-        found += _excerpts(leaf, file, documents)
+        text = read_document(tree, file, config.lint.limits.file_kb * 1024).text
+        found += _excerpts(leaf, file, documents, config, text)
     return [each for each in (_levelled(finding, config) for finding in found) if each is not None]
 
 
-def _excerpts(leaf: Leaf, file: str, documents: Sequence[SourceDocument]) -> list[Finding]:
+def _excerpts(
+    leaf: Leaf, file: str, documents: Sequence[SourceDocument], config: RepositoryConfig, text: str
+) -> list[Finding]:
     try:
         module: Any = importlib.import_module("lab.taxonomy.excerpts")
     except ModuleNotFoundError:
         return []
-    return list(module.findings(leaf, file, documents))
+    return list(module.findings(leaf, file, documents, config.lint, text))
 
 
 def _place(tree: Tree, file: str) -> tuple[int, int]:

@@ -148,7 +148,8 @@ def rename_file(root: Path, old: str, new: str) -> None:
     """Renames a file within its folder. Raises `Refused` when the new name is taken."""
     FolderTree(root).read(old, 1 << 30)
     # A file system that does not tell cases apart has the new name already: it is the same file.
-    taken = os.path.lexists(root / new) and not os.path.samefile(root / new, root / old)
+    same = (root / new).exists() and (root / new).samefile(root / old)
+    taken = os.path.lexists(root / new) and not same
     if taken or old.rpartition("/")[0] != new.rpartition("/")[0]:
         raise Refused(f"{old} cannot become {new}.", "Look at the folder; that name is taken.")
     os.rename(root / old, root / new)

@@ -1,0 +1,131 @@
+"""The commands for contributors, as a terminal and a workflow see them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from typer.testing import CliRunner, Result
+
+from lab.config import RepositoryConfig
+from lab.contracts import schema
+from lab.taxonomy import examples
+from lab.taxonomy.documents import DocumentError, SourceDocument
+from lab.taxonomy.model import DocumentRef
+from lab.taxonomy.pinned import document_findings
+from lab.taxonomy.rules import RULES
+from lab.taxonomy.tree import FilesTree
+from treewright.cli import app
+
+SKILL = "compositional_skills/writing/plain"
+ISLES = "knowledge/geography/isles"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for folder, text in (
+        (SKILL, examples.SKILL.replace("created_by", "createdby")),
+        (ISLES, examples.KNOWLEDGE),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "qna.yaml").write_text(text)
+        (tmp_path / folder / "attribution.txt").write_text(examples.ATTRIBUTION)
+    return tmp_path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+
+
+def test_lint_says_what_is_wrong_where_and_how_to_write_it(tree: Path) -> None:
+    done = run("lint", tree)
+    assert done.exit_code == 1
+    assert f"{SKILL}/qna.yaml:2:1: error: `createdby` is not a field" in done.stdout
+    assert "= write: created_by: octocat" in done.stdout
+
+
+def test_every_format_is_of_its_own_contract(tree: Path) -> None:
+    report = json.loads(run("lint", tree, "--format", "json").stdout)
+    Draft202012Validator(schema("lint_report")).validate(report)
+    assert not report["ok"]
+    sarif = json.loads(run("lint", tree, "--format", "sarif").stdout)
+    places = [each["locations"][0]["physicalLocation"] for each in sarif["runs"][0]["results"]]
+    assert {place["artifactLocation"]["uri"] for place in places} == {f"{SKILL}/qna.yaml"}
+    lines = run("lint", tree, "--format", "github").stdout.splitlines()
+    assert len(lines) == len(report["findings"])
+    assert all(line.startswith("::error file=compositional_skills/") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("part", "code"),
+    [("", 1), (SKILL, 1), (f"{SKILL}/qna.yaml", 1), (ISLES, 0), (f"{ISLES}/qna.yaml", 0), ("nowhere", 2)],
+)
+def test_a_part_of_the_tree_can_be_named(tree: Path, part: str, code: int) -> None:
+    assert run("lint", tree / part).exit_code == code
+
+
+@pytest.mark.parametrize(
+    "arguments", [("diff", "--base", "main"), ("lint", "--base", "main"), ("diff", "--base", "--all")]
+)
+def test_a_folder_without_git_has_no_base_and_says_so(tree: Path, arguments: Sequence[str]) -> None:
+    done = run(arguments[0], tree, *arguments[1:])
+    assert done.exit_code == 2
+    assert "There is no revision" in done.stderr
+
+
+def test_one_file_can_be_mended_even_when_its_name_is_the_mistake(tree: Path) -> None:
+    os.rename(tree / SKILL / "qna.yaml", tree / SKILL / "qna.yml")
+    assert run("lint", tree / SKILL / "qna.yml", "--diff").exit_code == 1
+    run("lint", tree / SKILL / "qna.yml", "--fix")
+    assert (tree / SKILL / "qna.yaml").read_text() == examples.SKILL
+    assert run("lint", tree).exit_code == 0
+
+
+def test_every_rule_is_explained_and_a_misspelled_one_is_guessed() -> None:
+    for rule in RULES:
+        assert run("explain", rule).stdout.startswith(f"{rule} (")
+    lost = run("explain", "trailing-spaces")
+    assert (lost.exit_code, "Did you mean trailing-space?" in lost.stderr) == (2, True)
+    assert run("explain").exit_code == 2
+
+
+# ---- pinned documents ------------------------------------------------------------------------------------
+
+
+def leaf(text: str) -> FilesTree:
+    return FilesTree({f"{ISLES}/qna.yaml": text.encode(), f"{SKILL}/qna.yaml": examples.SKILL.encode()})
+
+
+def test_documents_that_cannot_be_had_are_told_at_the_patterns() -> None:
+    asked: list[DocumentRef] = []
+
+    def fetch(ref: DocumentRef) -> list[SourceDocument]:
+        asked.append(ref)
+        raise DocumentError("No file matches.", "Look at the patterns.")
+
+    found = document_findings(leaf(examples.KNOWLEDGE), [SKILL, ISLES], RepositoryConfig(), fetch)
+    assert len(asked) == 1
+    line = examples.KNOWLEDGE.split("\n").index("  patterns:") + 1
+    assert [(each.file, each.line, each.column, each.message) for each in found] == [
+        (f"{ISLES}/qna.yaml", line, 3, "No file matches.")
+    ]
+    broken = document_findings(leaf("version: 3\n"), [ISLES], RepositoryConfig(), fetch)
+    assert (broken, len(asked)) == ([], 1)
+
+
+def test_a_context_that_stands_in_no_document_is_found() -> None:
+    pytest.importorskip("lab.taxonomy.excerpts")
+    lines = [line.partition("context: ")[2] for line in examples.KNOWLEDGE.split("\n") if "context: " in line]
+    source = SourceDocument("guides/a.md", "\n\n".join(lines), "sha256:" + "0" * 64)
+    tree = leaf(examples.KNOWLEDGE)
+    assert document_findings(tree, [ISLES], RepositoryConfig(), lambda ref: [source]) == []
+    other = SourceDocument(
+        "guides/a.md", "Nothing of the kind is told in this document.", "sha256:" + "1" * 64
+    )
+    found = document_findings(tree, [ISLES], RepositoryConfig(), lambda ref: [other])
+    assert len(found) >= 5
+    assert {each.file for each in found} == {f"{ISLES}/qna.yaml"}
