@@ -1,7 +1,7 @@
-"""The contracts between the rooms: JSON Schemas from `schemas/`, canonical digests, and files that are never half written.
+"""The contracts between the rooms: JSON Schemas from `schemas/`, canonical digests, files never half written.
 
-Every file that one room writes for another has a schema here by name (`sample`, `plan`, `manifest`, ...). A digest is
-SHA-256 over canonical JSON (RFC 8785 in spirit: sorted keys, no spaces, UTF-8), written `sha256:<hex>`.
+Every file that one room writes for another has a schema here by name (`sample`, `plan`, `manifest`, ...). A
+digest is SHA-256 over canonical JSON (RFC 8785 in spirit: sorted keys, no spaces, UTF-8), written `sha256:<hex>`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def file_digest(path: Path) -> str:
 
 
 def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
-    """Write through a temporary name, fsync, rename: a reader sees the old file or the new one, never half."""
+    """Temporary name, fsync, rename: a reader sees the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

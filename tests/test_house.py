@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, what starts without torch, how long a file may be, what actions may hold."""
+"""The rules of the house: who imports whom, what starts without torch, how long a file is, what actions hold."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""Treewright grows a language model from pull requests. This room is the front door: the `treewright` command."""
+"""Treewright grows a language model from pull requests; this room is its front door, the command."""
 
 __version__ = "0.1.0"

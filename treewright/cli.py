@@ -1,7 +1,7 @@
 """The `treewright` command. Each file of `treewright/commands/` adds its own command with `register(app)`.
 
-Command modules import typer and the standard library only, at their top; everything heavy is imported inside the
-function that needs it, so that `treewright --help` and `treewright lint` start fast (a test enforces it).
+Command modules import typer and the standard library only, at their top; everything heavy is imported inside
+the function that needs it, so that `treewright --help` and `treewright lint` start fast (a test enforces it).
 Exit codes: 0 fine, 1 findings (or a gate that did not pass), 2 wrong usage or environment.
 """
 
