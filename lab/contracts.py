@@ -1,7 +1,7 @@
 """The contracts between the rooms: JSON Schemas from `schemas/`, canonical digests, files never half written.
 
 Every file that one room writes for another has a schema here by name (`sample`, `plan`, `manifest`, ...). A
-digest is SHA-256 over canonical JSON (RFC 8785 in spirit: sorted keys, no spaces, UTF-8), written `sha256:<hex>`.
+digest is SHA-256 over canonical JSON (as RFC 8785: sorted keys, no spaces, UTF-8), written `sha256:<hex>`.
 """
 
 from __future__ import annotations

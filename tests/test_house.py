@@ -1,4 +1,4 @@
-"""The rules of the house: who imports whom, what starts without torch, how long a file is, what actions hold."""
+"""The rules of the house: who imports whom, what starts without torch, how long a file may be."""
 
 from __future__ import annotations
 
