@@ -58,19 +58,20 @@ def units(flow: Flow, task: Task) -> list[Unit]:
     made = []
     for position, unit in enumerate(found):
         count = tries // len(found) + (position < tries % len(found))
-        ways = _ways(flow, str(unit.values.get("fact", "")), count)
+        ways = _ways(flow, str(unit.values.get("fact", "")), count, position)
         made.append(Unit(unit.order, {**unit.values, "ways": ways}, unit.seed, unit.chunk, unit.document))
     return made
 
 
-def _ways(flow: Flow, fact: str, count: int) -> list[dict[str, Any]]:
-    """The first `count` of the flow's ways that suit the sentence, again and again, at a new seed each
-    time.
+def _ways(flow: Flow, fact: str, count: int, start: int) -> list[dict[str, Any]]:
+    """`count` of the flow's ways that suit the sentence, again and again, at a new seed each time.
+
+    Every unit starts at another way, so that a few rows already show several wordings.
     """
     suited = [way for way in flow.ways if "when" not in way or _FEATURES[way["when"]].search(fact)]
     made = []
     for index in range(count):
-        way = dict(suited[index % len(suited)])
+        way = dict(suited[(start + index) % len(suited)])
         way.pop("when", None)
         made.append({**way, "seed": 1 + index, "index": index})
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,10 +58,10 @@ def world(tmp_path: Path) -> World:
     made = build(tmp_path)
     config = made.tree / ".github" / "treewright.yml"
     text = config.read_text("utf-8")
-    text = text.replace("rows_changed: 200", "rows_changed: 28").replace(
-        "rows_unchanged: 12", "rows_unchanged: 3"
-    )
-    config.write_text(text.replace("replay_rows: 80", "replay_rows: 5"), "utf-8")
+    for name, count in (("rows_changed", 28), ("rows_unchanged", 3), ("replay_rows", 5)):
+        text, found = re.subn(rf"{name}: \d+", f"{name}: {count}", text)
+        assert found == 1
+    config.write_text(text, "utf-8")
     head = commit_all(made.tree, "Few rows")
     return World(made.tree, made.cache, made.env, made.base, head)
 

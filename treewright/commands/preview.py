@@ -53,7 +53,7 @@ def _print(found: Preview) -> None:
 
     from lab.synthesis.preview import RULE
 
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     for leaf in found.leaves:
         _print_leaf(console.print, leaf)
     if not found.leaves:
