@@ -88,12 +88,12 @@ class Advisor:
         kept: list[tuple[str, Entry]] = []
         seeds, contexts = Index(), Index()
         for passage in leaf.passages:
-            whole = (*(() if leaf.knowledge else passage.told), *passage.asked, *passage.answered)
-            texts = [("seed example", passage.question, whole, seeds)]
+            asked = (*(() if leaf.knowledge else passage.told), *passage.asked)
+            texts = [("seed example", passage.question, (*asked, *passage.answered), asked, seeds)]
             if leaf.knowledge and passage.first and passage.context is not None:
-                texts.append(("context", passage.context, passage.told, contexts))
-            for what, node, text, index in texts:
-                each = entry(found.file, node.line, node.column, text)
+                texts.append(("context", passage.context, passage.told, (), contexts))
+            for what, node, text, question, index in texts:
+                each = entry(found.file, node.line, node.column, text, question)
                 if each is None:
                     continue
                 near = index.nearest(each)

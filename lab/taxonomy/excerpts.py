@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[^\W_]+")
 _RUN = 3
-_LINK = re.compile(r"!?\[([^\]\[]{0,300})\]\([^()\s]{0,500}(?:\([^()\s]{0,100}\))?[^()\n]{0,200}\)")
+_LINK = re.compile(r"!?\[([^\]\[]{0,300})\]\([^()]{0,600}(?:\([^()]{0,200}\)[^()]{0,200})?\)")
 _MOST_WORDS = 4000  # of one context; a longer one is a document
 
 
@@ -139,22 +139,27 @@ def _change(sought: Sequence[str], source: _Source, first: int, last: int) -> st
 
 
 def _nearest(sought: Sequence[str], sources: Sequence[_Source]) -> tuple[_Source, int, int] | None:
-    """The stretch of the same length that shares most runs of words; None when none has three in common."""
-    runs = {tuple(sought[at : at + _RUN]) for at in range(max(1, len(sought) - _RUN + 1))}
-    size = len(sought)
-    best: tuple[int, _Source, int] | None = None
-    for source in sources:
-        hits = [at for at in range(len(source.words) - _RUN + 1) if source.words[at : at + _RUN] in runs]
-        low = 0
-        for high, at in enumerate(hits):
-            while hits[low] < at - size:
-                low += 1
-            if best is None or high - low + 1 > best[0]:
-                best = (high - low + 1, source, hits[low])
-    if best is None or best[0] < 2:
+    """The stretch of the same length that shares most words, among those where most runs of words begin at
+    the same place; None when no run is shared.
+    """
+    runs: dict[tuple[str, ...], list[int]] = {}
+    for at in range(max(1, len(sought) - _RUN + 1)):
+        places = runs.setdefault(tuple(sought[at : at + _RUN]), [])
+        if len(places) < 4:
+            places.append(at)
+    wanted, best = Counter(sought), (0, 0, 0)
+    for number, source in enumerate(sources):
+        starts: Counter[int] = Counter()
+        for at in range(len(source.words) - _RUN + 1):
+            for place in runs.get(source.words[at : at + _RUN], ()):
+                starts[max(0, at - place)] += 1
+        for start, _ in starts.most_common(8):
+            window = Counter(source.words[start : start + len(sought)])
+            best = max(best, ((window & wanted).total(), number, -start))
+    if not best[0]:
         return None
-    _, source, first = best
-    return source, first, min(len(source.words), first + size)
+    source, first = sources[best[1]], -best[2]
+    return source, first, min(len(source.words), first + len(sought))
 
 
 def _source(document: SourceDocument) -> _Source:

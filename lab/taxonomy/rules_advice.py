@@ -42,8 +42,14 @@ ADVICE: tuple[Rule, ...] = (
         ),
         "Answer the question in a sentence, and leave out what it does not ask for.",
         "knowledge",
-        "answer: Vik has 6 lights, the oldest is on the quay.",
-        "answer: Vik has 6 lights.",
+        "context: Vik has 6 lights. The oldest is on the quay.\n"
+        "    questions_and_answers:\n"
+        "      - question: How many lights has Vik?\n"
+        "        answer: Vik has 6 lights, the oldest is on the quay.",
+        "context: Vik has 6 lights; the oldest is on the quay.\n"
+        "    questions_and_answers:\n"
+        "      - question: How many lights has Vik?\n"
+        "        answer: Vik has 6 lights.",
         severity="note",
     ),
     Rule(

@@ -53,10 +53,10 @@ _SECRET = re.compile("|".join(f"(?P<{name}>{pattern})" for name, _, pattern in _
 _WHAT = {name: what for name, what, _ in _SECRETS}
 # Cheap signs, so that a text without any of them is not searched line by line.
 _SIGNS = (
-    "-----BEGIN", "gh", "glpat-", "AKIA", "ASIA", "AIza", "xox", "slack.com", "hf_", "sk-", "k_live_", "npm_",
-    "pypi-", "SG.", "eyJ", "://",
+    "-----BEGIN", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-",
+    "AKIA", "ASIA", "AIza", "xox",
+    "slack.com", "hf_", "sk-", "k_live_", "npm_", "pypi-", "SG.", "eyJ", "://",
 )  # fmt: skip
-_GITHUB = re.compile(r"gh[pousr]_|github_pat_")
 _MANY_DIGITS = re.compile(r"\d(?:[ ().-]{0,2}\d){7}|[A-Z]{2}\d\d ?[A-Z0-9]{4}")
 
 _EMAIL = re.compile(
@@ -93,7 +93,6 @@ def leaks(lines: list[str], personal: bool = True) -> Iterator[Leak]:
     """Every leak, by line. `personal` off looks for secrets only (an attribution names people on purpose)."""
     text = "\n".join(lines)
     signs = [sign for sign in _SIGNS if sign in text]
-    signs = [sign for sign in signs if sign != "gh" or _GITHUB.search(text)]
     at, digits = personal and "@" in text, personal and bool(_MANY_DIGITS.search(text))
     if not (signs or at or digits):
         return
@@ -119,7 +118,8 @@ def _secrets(number: int, line: str) -> Iterator[Leak]:
 
 def _personal(number: int, line: str) -> Iterator[Leak]:
     for match in _EMAIL.finditer(line) if "@" in line else ():
-        if not _RESERVED.search(match.group(1)):
+        before = line[max(0, match.start() - 120) : match.start()]
+        if not _RESERVED.search(match.group(1)) and not re.search(r"://[^\s/]*:$", before):
             yield Leak("personal-data", number, match.start() + 1, "an e-mail address")
     for match in _DIGITS.finditer(line):
         digits = re.sub(r"\D", "", match.group())

@@ -18,6 +18,7 @@ from itertools import pairwise
 from zlib import crc32
 
 LIKENESS = 0.8
+_ASKED = 0.7  # of the questions alone
 _SKETCH = 128
 _PROBES = 4
 _NEEDED = 2  # of the four
@@ -35,17 +36,25 @@ class Entry:
     sketch: array[int]
     numbers: int  # a checksum of the numbers in their order
     size: int  # how many word pairs it has
+    asked: array[int]  # the sketch of the question alone
 
 
-def entry(file: str, line: int, column: int, found: Sequence[str]) -> Entry | None:
-    """None when the text is too short to compare."""
+def entry(file: str, line: int, column: int, found: Sequence[str], asked: Sequence[str] = ()) -> Entry | None:
+    """None when the text is too short to compare. `asked` is the part of it that must be alike as well:
+    two questions may well have one answer.
+    """
     if len(found) < _LEAST_WORDS:
         return None
-    coded = [word.encode("utf-8", "replace") for word in found]
-    grams = {crc32(second, crc32(first)) for first, second in pairwise(coded)}
-    kept = sorted(grams) if len(grams) <= _SKETCH else heapq.nsmallest(_SKETCH, grams)
+    sketch, size = _sketch(found)
     numbers = crc32(" ".join(word for word in found if word[0].isdigit()).encode("utf-8", "replace"))
-    return Entry(file, line, column, array("I", kept), numbers, len(grams))
+    return Entry(file, line, column, sketch, numbers, size, _sketch(asked)[0])
+
+
+def _sketch(found: Sequence[str]) -> tuple[array[int], int]:
+    coded = [word.encode("utf-8", "replace") for word in found]
+    grams = {crc32(second, crc32(first)) for first, second in pairwise(coded)} or set(map(crc32, coded))
+    kept = sorted(grams) if len(grams) <= _SKETCH else heapq.nsmallest(_SKETCH, grams)
+    return array("I", kept), len(grams)
 
 
 def likeness(left: Entry, right: Entry) -> float:
@@ -53,11 +62,15 @@ def likeness(left: Entry, right: Entry) -> float:
     small, large = sorted((left.size, right.size))
     if small < LIKENESS * large:  # the larger has too much that the smaller lacks
         return small / large if large else 0.0
-    first, second = set(left.sketch), set(right.sketch)
+    return _overlap(left.sketch, right.sketch)
+
+
+def _overlap(left: array[int], right: array[int]) -> float:
+    first, second = set(left), set(right)
     union = first | second
     if len(first) >= _SKETCH or len(second) >= _SKETCH:
         union = set(heapq.nsmallest(_SKETCH, union))
-    return len(first & second & union) / len(union) if union else 0.0
+    return len(first & second & union) / len(union) if union else 1.0
 
 
 class Index:
@@ -78,7 +91,9 @@ class Index:
             other = self._entries[number]
             if count >= _NEEDED and other.numbers == sought.numbers:
                 score = likeness(other, sought)
-                if score >= LIKENESS and (best is None or score > best[1]):
+                if score < LIKENESS or (best is not None and score <= best[1]):
+                    continue
+                if _overlap(other.asked, sought.asked) >= _ASKED:
                     best = (other, score)
         return best
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from lab.taxonomy.passages import Passage, words
+from lab.taxonomy.sentences import split
 
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -61,16 +62,21 @@ _COPY_WORDS = 8
 
 
 def copies(passage: Passage, knowledge: bool) -> bool:
-    """Whether the answer is the context again. A sentence of it may well be the answer; all of it is not.
+    """Whether the answer is the context again. A sentence of it may well be the answer, even when the
+    context has no other; several sentences are not.
 
     A grounded skill may edit its context, so there only the same words count.
     """
     told, answered = passage.told, passage.answered
     if len(answered) < _COPY_WORDS or not told:
         return False
-    if answered == told:
-        return True
-    if not knowledge or not COPY <= len(answered) / len(told) <= 1 / COPY:
+    if not knowledge:
+        return answered == told
+    if (
+        passage.context is None
+        or len(split(passage.context.text)) < 2
+        or not COPY <= len(answered) / len(told) <= 1 / COPY
+    ):
         return False
     first, second = set(pairwise(told)), set(pairwise(answered))
     return len(first & second) >= COPY * len(first | second)
