@@ -163,8 +163,10 @@ class Play:
             )
             scene["where"] = house.pull_page(number)
             check = self.check_run(BOT_LINT, head)
-            found = self.annotations(check)
-            self.say(f"  check {check['name']!r}: {check['conclusion']}, {len(found)} annotations")
+            notes = self.annotations(check)
+            found = [note for note in notes if note["annotation_level"] == "failure"]
+            counts = f"{len(found)} errors, {len(notes) - len(found)} pieces of advice"
+            self.say(f"  check {check['name']!r}: {check['conclusion']}, {counts}")
             for note in found:
                 first = note["message"].splitlines()[0]
                 self.say(f"    {note['path']}:{note['start_line']} {note['title'] or ''}: {first}")
