@@ -124,11 +124,9 @@ def may_lead(pattern: str, folder: str) -> bool:
     """
     patterns = pattern.split("/")
     for at, part in enumerate(folder.split("/")):
-        if at >= len(patterns) - 1:
-            return False
         if patterns[at] == "**":
             return True
-        if not _part_matches(patterns[at], part):
+        if at == len(patterns) - 1 or not _part_matches(patterns[at], part):
             return False
     return True
 

@@ -39,6 +39,7 @@ _VOID = _names(
     """
 )
 _MARKS = {"strong": "**", "b": "**", "em": "*", "i": "*", "code": "`", "kbd": "`", "samp": "`", "tt": "`"}
+_WIDEST = 500  # cells of a table's row; what goes on stands in the last one
 _DEEPEST = 8  # levels of lists and quotes that are still shown
 
 
@@ -264,7 +265,8 @@ class Markdown(HTMLParser):
         if tag in ("td", "th"):
             span = given.get("colspan", "")
             wide = min(int(span), 20) if re.fullmatch("[1-9][0-9]?", span) else 1
-            table.rows[-1].extend([""] * wide)
+            if len(table.rows[-1]) < _WIDEST:
+                table.rows[-1].extend([""] * wide)
             table.open = True
 
     def _cell_ends(self) -> None:

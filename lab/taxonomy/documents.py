@@ -257,9 +257,13 @@ def _near(tree: GitTree, pattern: str) -> list[str]:
                 waiting.append((f"{prefix}{entry.name}/", entry.oid))
             elif entry.mode.startswith("100") and kind_of(entry.name) is not None:
                 names.append(prefix + entry.name)
-    by_case = {name.casefold(): name for name in sorted(names, reverse=True)}
-    near = difflib.get_close_matches(pattern[:200].casefold(), list(by_case)[:1000], n=3, cutoff=0.0)
-    return [by_case[name] for name in near]
+    wanted = difflib.SequenceMatcher(b=pattern[:200].casefold())
+
+    def unlike(name: str) -> tuple[float, str]:
+        wanted.set_seq1(name.casefold())
+        return -wanted.ratio(), name
+
+    return sorted(names[:1000], key=unlike)[:3]
 
 
 def _check_kinds(paths: Sequence[str]) -> None:

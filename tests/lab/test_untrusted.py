@@ -17,6 +17,7 @@ from lab.untrusted import (
     commit_id,
     glob_pattern,
     matches,
+    may_lead,
     parse_yaml,
     printable,
     read_yaml,
@@ -271,3 +272,23 @@ def test_text_for_a_terminal_has_no_escapes() -> None:
     assert "\x1b" not in printable("\x1b[31mred\u202e")
     assert printable("a\nb\tc") == "a b c"
     assert len(printable("x" * 500, 20)) == 20
+
+
+PARTS = st.sampled_from(["a", "b", "*", "a*", "?", "**", "[ab]", "a.md", "*.md"])
+NAMES = st.sampled_from(["a", "b", "ab", "a.md", ".a"])
+
+
+@given(st.lists(PARTS, min_size=1, max_size=5), st.lists(NAMES, min_size=2, max_size=5))
+@settings(max_examples=500, deadline=None)
+def test_no_folder_of_a_matching_path_is_left_out(pattern: list[str], path: list[str]) -> None:
+    if matches("/".join(pattern), "/".join(path)):
+        for depth in range(1, len(path)):
+            assert may_lead("/".join(pattern), "/".join(path[:depth]))
+
+
+def test_folders_that_cannot_match_are_not_opened() -> None:
+    assert may_lead("docs/*/a.md", "docs")
+    assert may_lead("docs/**/a.md", "docs/x/y/z")
+    assert not may_lead("docs/*/a.md", "src")
+    assert not may_lead("docs/*/a.md", "docs/x/y")
+    assert not may_lead("*.md", "docs")

@@ -188,7 +188,8 @@ def _print(report: dict[str, Any]) -> None:
     for document in report["documents"]:
         typer.echo(
             f"  {printable(document['path'], 200)}: {document['words']} words, "
-            f"{document['sentences']} sentences, {len(document['chunks'])} passages, {document['digest'][:15]}"
+            f"{document['sentences']} sentences, {len(document['chunks'])} passages, "
+            f"{document['digest'][:15]}"
         )
         for number, each in enumerate(document["chunks"]):
             heading = printable(each["heading"], 60) or "-"
