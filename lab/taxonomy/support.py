@@ -74,8 +74,8 @@ def copies(passage: Passage, knowledge: bool) -> bool:
         return answered == told
     if (
         passage.context is None
-        or len(split(passage.context.text)) < 2
         or not COPY <= len(answered) / len(told) <= 1 / COPY
+        or len(split(passage.context.text)) < 2
     ):
         return False
     first, second = set(pairwise(told)), set(pairwise(answered))
