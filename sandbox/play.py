@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from rich.markup import escape
+
 from sandbox.stage_hands import House, Options, StoryError, git
 
 BOT_LINT = "treewright / lint"
@@ -169,7 +171,7 @@ class Play:
             self.say(f"  check {check['name']!r}: {check['conclusion']}, {counts}")
             for note in found:
                 first = note["message"].splitlines()[0]
-                self.say(f"    {note['path']}:{note['start_line']} {note['title'] or ''}: {first}")
+                self.say(escape(f"    {note['path']}:{note['start_line']} {note['title'] or ''}: {first}"))
             before = self.sticky(number)
             scene["outcome"] = f"red, {len(found)} mistakes named at their lines"
             self.story.facts["bad"] = {
@@ -221,7 +223,7 @@ class Play:
                 "the bot's refusal",
                 lambda: next((one for one in self.bot_comments(number) if one["id"] not in known), None),
             )
-            self.say(f"  the bot answers: {visible(answer['body'])}")
+            self.say(escape(f"  the bot answers: {visible(answer['body'])}"))
             self.comment("ada", number, "/approve")
 
             def merged() -> dict[str, Any] | None:
@@ -245,7 +247,7 @@ class Play:
             run = dict(self.wait("the release run", started))
             scene["where"] = run["html_url"]
             self.say(f"  {run['display_title']}: {run['html_url']}")
-            shown = 0
+            shown, said, next_word = 0, "", time.monotonic() + 20
             end = time.monotonic() + self.house.options.release_seconds
             while run["status"] != "completed":
                 if time.monotonic() > end:
@@ -255,6 +257,9 @@ class Play:
                 house.check_alive()
                 time.sleep(1)
                 shown = self.follow(run["id"], shown)
+                if time.monotonic() > next_word and (word := house.last_word(run["id"])) != said:
+                    self.say(f"      [dim]{escape(word)}[/dim]")
+                    said, next_word = word, time.monotonic() + 20
                 run = dict(house.api("ada", "GET", f"/repos/acme/taxonomy/actions/runs/{run['id']}"))
             self.follow(run["id"], shown)
             if run["conclusion"] != "success":
@@ -298,9 +303,9 @@ class Play:
                 change = f"base {score['base']:.0%}, candidate {score['candidate']:.0%}"
                 self.say(f"  {score['name']}: {change} ({score['items']} items)")
             for example in report["examples"][:3]:
-                self.say(f"  Q: {example['question']}")
-                self.say(f"     before: {example['base'].strip()[:150]}")
-                self.say(f"     after:  {example['candidate'].strip()[:150]}")
+                self.say(escape(f"  Q: {example['question']}"))
+                self.say(escape(f"     before: {example['base'].strip()[:150]}"))
+                self.say(escape(f"     after:  {example['candidate'].strip()[:150]}"))
             scene["outcome"] = f"release {release['tag_name']}"
             self.story.facts["release"] = {"release": release, "report": report, "comment": last}
             self.story.scenes.append(Scene("Model", report["model"]["id"], 0, report["model"]["url"]))
@@ -308,9 +313,8 @@ class Play:
 
 
 def visible(body: str) -> str:
-    """The first line of a comment that a person would see."""
-    lines = [line for line in body.splitlines() if line.strip() and not line.startswith("<!--")]
-    return lines[0] if lines else ""
+    """The last paragraph of a comment, on one line."""
+    return " ".join(body.strip().rpartition("\n\n")[2].split())
 
 
 def parse_time(text: str) -> datetime:

@@ -310,6 +310,12 @@ class House:
             raise StoryError(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
         return answer.json() if answer.content else None
 
+    def last_word(self, run_id: int) -> str:
+        """The newest line that a step of the run has printed."""
+        run = self.forge.forge.runs.get(run_id)
+        lines = self.forge.actions.log_lines(run) if run else []
+        return next((line["text"].strip() for line in reversed(lines) if line["text"].strip()), "")[:160]
+
     def redeliver_everything(self) -> None:
         """Ask the forge to deliver every webhook again, as an App's owner can, and wait until it has."""
         hooks = self.forge.hooks

@@ -48,10 +48,14 @@ class _shown:  # noqa: N801 (used like the function it stands for)
     """Progress: a live line on a terminal, a plain line now and then elsewhere (logs of Actions)."""
 
     def __enter__(self) -> _shown:
+        import os
+
         from rich.console import Console
 
-        self._console = Console(stderr=True)
-        self._status = self._console.status("asking the teacher") if self._console.is_terminal else None
+        console = Console(stderr=True)
+        # A runner may give its steps a terminal; what is drawn over and over is still no use in a log.
+        live = console.is_terminal and os.environ.get("GITHUB_ACTIONS") != "true"
+        self._status = console.status("asking the teacher") if live else None
         self._last = 0.0
         if self._status is not None:
             self._status.start()
