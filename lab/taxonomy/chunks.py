@@ -19,7 +19,7 @@ from lab.taxonomy.canonical import digest
 from lab.taxonomy.documents import SourceDocument
 from lab.taxonomy.sentences import joined, size
 
-_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*)$")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 
 
@@ -78,7 +78,7 @@ def sections(text: str) -> list[tuple[str, str]]:
         heading = None if fence else _HEADING.match(line)
         under = None if fence else re.match(r"^ {0,3}(=+|-+)[ \t]*$", line)
         if heading:
-            open_(len(heading.group(1)), heading.group(2))
+            open_(len(heading.group(1)), _title(heading.group(2)))
         elif under and body and body[-1].strip() and not body[-1].lstrip().startswith(("|", "-", "*", ">")):
             title = body.pop()
             open_(1 if under.group(1)[0] == "=" else 2, title)
@@ -86,6 +86,13 @@ def sections(text: str) -> list[tuple[str, str]]:
             body.append(line)
     close()
     return found
+
+
+def _title(text: str) -> str:
+    """Without the closing `#` marks that CommonMark allows; `C#` keeps its own."""
+    text = text.strip(" \t")
+    bare = text.rstrip("#")
+    return bare.rstrip(" \t") if not bare or bare[-1] in " \t" else text
 
 
 _Piece = tuple[str, str]  # (what joins it to the piece before, text)
@@ -137,7 +144,7 @@ def _fenced(lines: list[str], most: int, measure: _Measure) -> list[_Piece]:
 
 def _tabled(lines: list[str], most: int, measure: _Measure) -> list[_Piece]:
     """A long table as several, each with the head row: rows without it say nothing."""
-    if len(lines) < 3 or not re.fullmatch(r"\s*\|?[\s:|-]*-[\s:|-]*", lines[1]) or "|" not in lines[1]:
+    if len(lines) < 3 or not {"|", "-"} <= set(lines[1]) <= set(" \t:|-"):
         return []
     if measure("\n".join(lines[:2])) * 3 > most:
         return []

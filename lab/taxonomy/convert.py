@@ -191,6 +191,7 @@ def tidy(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n" if text.strip() else ""
 
 
+_LONGEST = 20_000  # characters of a mended paragraph
 _ENDED = re.compile(r"[.!?:;。！？…][\"'”’»)\]]*(?:\[\d+\])*$")
 
 
@@ -212,7 +213,8 @@ def mend_pdf(text: str, pages: int) -> str:
                 continue
             block = title.group(2)
         before = made[-1] if made else ""
-        if before and _plain(before) and _plain(block) and not _ENDED.search(before):
+        open_ = before and len(before) < _LONGEST and not _ENDED.search(before[-60:])
+        if open_ and _plain(before) and _plain(block):
             made[-1] = f"{before} {block}"
         else:
             made.append(block)

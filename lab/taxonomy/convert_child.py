@@ -373,7 +373,8 @@ class Complaint(Exception):  # noqa: N818 - told to people, not an error of ours
 
 
 def main(kind: str, memory: int, seconds: int, output: int) -> int:
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    if sys.platform != "darwin":  # macOS does not know this limit
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (output, output))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -279,7 +279,7 @@ def watch(process: subprocess.Popen[bytes], check: Callable[[], None]) -> None:
     pause = 0.005
     try:
         # The leader is not reaped before its group is ended: until then no other group can get its number.
-        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while not _has_ended(process):
             check()
             time.sleep(pause)
             pause = min(0.2, pause * 1.5)
@@ -288,6 +288,12 @@ def watch(process: subprocess.Popen[bytes], check: Callable[[], None]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, 9)
         process.wait()
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def folder_size(folder: Path) -> int:

@@ -103,7 +103,10 @@ _ABBREVIATIONS = frozenset(
 _OPEN = frozenset(
     ["etc", "a.m", "p.m", "inc", "ltd", "co", "b.c", "a.d", "u.s", "u.k", "ph.d", "m.d", "no", "al", "d", "b"]
 )
-_STOP = re.compile(r"[.!?…]+[\"'”’»)\]*_]*(?=\s|$)")
+# Possessive, and only at a run's start: a megabyte of dots costs what it is long.
+_STOP = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]*_]*+(?=\s|$)")
+_FOLLOWING = re.compile(r"\s+[\"'“‘«(\[*_]*+(\S{1,40})")
+_LONGEST = 1000  # characters of a sentence that somebody could ask one question about
 # Marks that end a sentence with or without a space behind them: CJK, Urdu, Arabic, Devanagari, Armenian,
 # Ethiopic, Burmese, Khmer, Tibetan.
 _STOP_ANYWHERE = re.compile(
@@ -175,7 +178,8 @@ def sentences(text: str) -> list[str]:
     """
     found: list[str] = []
     for block in _prose(text):
-        found += [s for s in (clean(part) for part in split(block)) if _says_something(s)]
+        whole = (part for part in split(block) if len(part) <= _LONGEST)
+        found += [s for s in (clean(part) for part in whole) if _says_something(s)]
     return found
 
 
@@ -238,11 +242,11 @@ def _says_something(sentence: str) -> bool:
 
 def _ends(text: str, start: int, match: re.Match[str]) -> bool:
     """Whether the mark ends the sentence, judged by the word before it and the word after it."""
-    after = re.match(r"\s+[\"'“‘«(\[*_]*(\S+)", text[match.end() :])
+    after = _FOLLOWING.match(text, match.end())
     following = after.group(1) if after else ""
     if not match.group().startswith(".") or match.group().startswith(".."):
         return not following[:1].islower()
-    word = re.search(r"[\w.]*$", text[start : match.start()])
+    word = re.search(r"[\w.]*$", text[max(start, match.start() - 40) : match.start()])
     last = (word.group() if word else "").lower().strip(".")
     if last in _ABBREVIATIONS:
         return last in _OPEN and following[:1].isupper() and following.strip(",.;").lower() in _STARTERS

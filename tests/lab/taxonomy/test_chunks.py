@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -193,13 +194,16 @@ def test_bounds_hold_and_ids_are_stable(text: str, words: int) -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["tern", "A", "x" * 40, "灯塔。", "end.", "ไทย", "?", "e\u0301"]), max_size=60),
+    st.lists(st.sampled_from(["tern", "A", "long", "灯塔。", "end.", "ไทย", "?", "e\u0301"]), max_size=60),
     st.integers(4, 30),
 )
 @settings(max_examples=300, deadline=None)
 def test_running_text_comes_whole_and_in_order(words: list[str], most: int) -> None:
     # Numbered, so that no two passages are the same.
-    text = " ".join(f"{word}{number}" for number, word in enumerate(words))
+    text = " ".join(
+        "".join(f"q{number}z{at}" for at in range(12)) if word == "long" else f"{word}{number}"
+        for number, word in enumerate(words)
+    )
     assert letters("".join(each.text for each in chunk(document(text), words=most))) == letters(text)
 
 
@@ -225,3 +229,38 @@ def test_any_text_at_all_gives_passages_of_its_words(text: str, most: int) -> No
     body = [word for _, part in sections(text) for word in part.split()]
     parts = letters("".join(each.text for each in chunk(document(text), words=most)))
     assert set(parts) <= set("".join(body))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "." * 500_000 + "x",
+        "x" * 500_000 + ". ",
+        "No. " * 100_000,
+        "a. " * 66_000,
+        "[" * 300_000,
+        "![" * 100_000 + ". ",
+        "# " + " " * 500_000 + "x",
+        "# " + "# " * 100_000 + "x",
+        "word " * 200 + "\n" + " " * 300_000 + "x",
+        "a | b\n" + " |" * 100_000 + "x\n" + "word " * 200,
+        "**a " * 100_000,
+        "灯" * 300_000,
+        "- a\n" * 60_000,
+        "> " * 200_000,
+        "```" * 100_000,
+        "<a" * 150_000,
+    ],
+    ids=lambda text: repr(text[:6]),
+)
+def test_text_made_to_be_slow_costs_what_it_is_long(text: str) -> None:
+    start = time.process_time()
+    chunks = chunk(document(text))
+    sentences(text)
+    assert all(size(each.text) <= 180 for each in chunks)
+    assert time.process_time() - start < 6
+
+
+def test_a_heading_keeps_what_is_its_own() -> None:
+    text = "# C#\n\na\n\n## Closed ##\n\nb\n\n### #\n\nc\n"
+    assert [heading for heading, _ in sections(text)] == ["C#", "C# > Closed", "C# > Closed > "]
