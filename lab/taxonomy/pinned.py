@@ -42,7 +42,7 @@ def document_findings(
             documents = fetch(leaf.document)
         except DocumentError as error:
             line, column = _place(tree, file)
-            found.append(Finding(file, line, column, "document-pattern", "error", error.reason, error.hint))
+            found.append(Finding(file, line, column, "document-match", "error", error.reason, error.hint))
             continue
         text = read_document(tree, file, config.lint.limits.file_kb * 1024).text
         found += _excerpts(leaf, file, documents, config, text)
