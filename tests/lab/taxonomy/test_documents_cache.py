@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -191,3 +191,12 @@ def test_a_setting_that_is_no_number_is_named(told: str) -> None:
     with pytest.raises(DocumentError, match="TREEWRIGHT_DOCUMENTS_WORDS"):
         DocumentLimits.from_environment({"TREEWRIGHT_DOCUMENTS_WORDS": told})
     assert DocumentLimits.from_environment({"TREEWRIGHT_DOCUMENTS_WORDS": "7"}).words == 7
+
+
+def test_the_page_for_contributors_names_every_limit_with_its_default() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "documents.md").read_text("utf-8")
+    names = [("documents.", each) for each in fields(DocumentPolicy) if each.name != "hosts"]
+    names += [("TREEWRIGHT_DOCUMENTS_", each) for each in fields(DocumentLimits)]
+    for prefix, each in names:
+        name = each.name if prefix == "documents." else each.name.upper()
+        assert f"| `{prefix}{name}` | {each.default:,} |" in page
