@@ -14,14 +14,14 @@ from lab.taxonomy.sizes import over_tokens
 from lab.taxonomy.sizes import words as count_words
 from lab.untrusted import Refused, YamlNode, clone_url, commit_id, glob_pattern, printable
 
-READABLE = (".md", ".markdown", ".txt")
-_TYPES = {
-    ".md": "Markdown",
-    ".markdown": "Markdown",
-    ".txt": "plain text",
-    ".pdf": "PDF",
+# As what a document is read, by its ending (`lab/taxonomy/convert.py`; a test holds the two together).
+TYPES = {
+    ".md": "Markdown or plain text",
+    ".markdown": "Markdown or plain text",
+    ".txt": "Markdown or plain text",
     ".html": "HTML",
     ".htm": "HTML",
+    ".pdf": "PDF",
 }
 
 
@@ -186,11 +186,10 @@ def _document(found: Findings, document: YamlNode, config: RepositoryConfig) -> 
             found.add("document-pattern", pattern, refused.reason, refused.hint)
             continue
         end = re.search(r"\.[A-Za-z0-9]{1,8}$", pattern.text)
-        if end and not pattern.text.lower().endswith(READABLE):
-            kind = end.group().lower()
-            why = "needs the operator's PDF extra" if kind == ".pdf" else "is never read as a document"
-            found.add("document-type", pattern, f"`{printable(pattern.text, 80)}`: {kind} {why}.")
-        told = _TYPES.get(end.group().lower()) if end else None
+        told = TYPES.get(end.group().lower()) if end else None
+        if end and told is None:
+            message = f"`{printable(pattern.text, 80)}`: {end.group().lower()} is never read as a document."
+            found.add("document-type", pattern, message)
         if told and first and told != first:
             message = f"`{printable(pattern.text, 80)}` takes {told}, the patterns above take {first}."
             found.add("document-mixed", pattern, message)

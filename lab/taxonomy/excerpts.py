@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from lab.config import LintPolicy
 from lab.taxonomy.collect import Findings
+from lab.taxonomy.content import TYPES
 from lab.taxonomy.findings import Finding
 from lab.taxonomy.model import Leaf, Seed
 from lab.taxonomy.sentences import split
@@ -88,7 +89,8 @@ def _patterns(found: Findings, patterns: Sequence[str], documents: Sequence[Sour
             help_ = f"The documents have `{printable(near[0])}`." if near else ""
             message = f"The pattern `{printable(pattern, 80)}` takes no document at the pinned commit."
             found.add("document-match", _place(found, pattern), message, help_)
-    kinds = Counter(re.sub(r".*(\.[^./]+)$", r"\1", document.path).lower() for document in documents)
+    endings = (f".{document.path.rpartition('.')[2].lower()}" for document in documents)
+    kinds = Counter(TYPES.get(ending, ending) for ending in endings)
     if len(kinds) > 1:
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         message = f"The patterns take documents of several types: {told}."

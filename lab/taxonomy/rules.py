@@ -335,12 +335,11 @@ _FORMAT = (
     Rule(
         "document-type",
         "A pattern asks for documents that cannot be read",
-        "Markdown and plain text are read; PDF needs the operator's PDF extra; other files are never used.",
+        "Markdown, plain text, HTML and PDF are read; other files are never used, and none may be left.",
         "Convert the document to Markdown.",
         "knowledge",
         "- guides/*.docx",
         "- guides/*.md",
-        severity="warning",
     ),
     Rule(
         "document-mixed",
@@ -351,9 +350,8 @@ _FORMAT = (
         ),
         "Convert the documents to one type, Markdown at best, or make two leaves.",
         "knowledge",
-        "- guides/*.md\n    - guides/*.txt",
+        "- guides/*.md\n    - guides/*.html",
         "- guides/*.md",
-        severity="warning",
     ),
     Rule(
         "document-match",

@@ -67,18 +67,21 @@ def migration(root: YamlNode, knowledge: bool) -> str:
     version = root.get("version")
     steps: list[tuple[int, str]] = []
     if version is not None:
-        steps.append((version.line, f"line {version.line}: `version: 3`"))
+        steps.append((0, f"line {version.line}: `version: 3`"))
     elif not knowledge:
-        steps.append((root.line, "write `version: 3` as the first line"))
+        steps.append((0, "write `version: 3` as the first line"))
     seeds = root.get("seed_examples")
     key = root.key("seed_examples")
     at = key.line if key is not None else root.line
+    flat: list[YamlNode] = []
     if knowledge:
         task, outline = root.key("task_description"), root.get("document_outline")
         if task is not None:
-            change = "remove" if outline is not None else "rename to `document_outline`"
-            words = "" if outline is not None else ", one sentence on what the documents cover"
-            steps.append((task.line, f"line {task.line}: {change} `task_description`{words}"))
+            change = "remove `task_description`"
+            if outline is None:
+                new = "`document_outline`, one sentence on what the documents cover"
+                change = f"rename `task_description` to {new}"
+            steps.append((task.line, f"line {task.line}: {change}"))
         elif outline is None:
             steps.append((root.line, "add `document_outline`, one sentence on what the documents cover"))
         if root.get("domain") is None:
@@ -87,14 +90,14 @@ def migration(root: YamlNode, knowledge: bool) -> str:
         if flat:
             step = (
                 f"from line {flat[0].line}: put the {len(flat)} questions and answers under "
-                f"`questions_and_answers:` of a seed example with the `context` that answers them, "
-                f"at least {_LEAST_PAIRS} for each context"
+                f"`questions_and_answers:` of seed examples with the `context` that answers them: "
+                f"at least {_LEAST_SEEDS} contexts with {_LEAST_PAIRS} each"
             )
             steps.append((flat[0].line, step))
         if root.get("document") is None:
             steps.append((1 << 30, "add `document` with `repo`, `commit` and `patterns`"))
     have = len(seeds.items) if seeds is not None else 0
-    if have < _LEAST_SEEDS and not (knowledge and not have):
+    if have < _LEAST_SEEDS and not (knowledge and (flat or not have)):
         what = "contexts" if knowledge else "seed examples"
         steps.append((at, f"line {at}: write {_LEAST_SEEDS - have} more {what}; {_LEAST_SEEDS} are needed"))
     if knowledge and not have:

@@ -73,7 +73,7 @@ def test_a_context_like_nothing_has_no_nearest_passage() -> None:
 
 def test_patterns_without_a_document_and_mixed_types_are_told_at_their_lines() -> None:
     text = examples.KNOWLEDGE.replace("    - guides/*.md\n", "    - guides/*.md\n    - guide/lights.md\n")
-    documents = {"guides/lights.md": examples.DOCUMENT, "guides/more.txt": "x"}
+    documents = {"guides/lights.md": examples.DOCUMENT, "guides/more.pdf": "x"}
     told = [(each.rule, each.line) for each in check(text, documents)]
     assert told == [("document-mixed", 49), ("document-match", 51)]
     missing = next(each for each in check(text, documents) if each.rule == "document-match")
