@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from lab.config import RepositoryConfig
 from lab.taxonomy.findings import Finding
-from lab.taxonomy.leaf import ATTRIBUTION, QNA
+from lab.taxonomy.leaf import ATTRIBUTION, QNA, is_knowledge
 from lab.taxonomy.lint import lint
 from lab.taxonomy.tree import FilesTree
 from lab.untrusted import YamlBudgets, YamlNode, read_yaml
@@ -206,6 +206,8 @@ def _with_version(file: str, data: bytes) -> _Edit:
     root = read_yaml(data, _budgets(data)).root
     if root is None or root.kind != "mapping" or root.style or root.column != 1:
         return _Edit(lambda files: files)
+    if is_knowledge(file) and root.get("document_outline") is None:
+        return _Edit(lambda files: files)  # it has an older version's shape: `treewright migrate` moves it
     end = b"\r\n" if b"\r\n" in data else b"\n"
     lines = data.split(b"\n")
     mark = BOM if root.line == 1 and data.startswith(BOM) else b""

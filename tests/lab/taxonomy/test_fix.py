@@ -93,6 +93,12 @@ def test_what_could_mean_two_things_is_left_to_a_person() -> None:
     assert mended(tab) == tab
 
 
+def test_knowledge_of_an_older_shape_is_not_called_version_3() -> None:
+    old = examples.KNOWLEDGE.replace("version: 3\n", "").replace("document_outline", "task_description")
+    assert mended(old, ISLES) == old
+    assert mended(examples.KNOWLEDGE.replace("version: 3\n", ""), ISLES) == examples.KNOWLEDGE
+
+
 def test_a_space_that_the_text_needs_is_not_taken_for_one_too_many() -> None:
     text = examples.SKILL.replace(
         "answer: Luck matters most.", 'answer: "Luck\\ \n      matters  \n      most."'
