@@ -16,7 +16,7 @@ from lab.taxonomy.language import NAMES, foreign
 from lab.taxonomy.passages import LeafText, Passage, words
 from lab.taxonomy.secrets import leaks
 from lab.taxonomy.similar import Entry, Index, entry
-from lab.taxonomy.support import copies, unsupported_names, unsupported_numbers
+from lab.taxonomy.support import Given, context_of, copies, unsupported_names, unsupported_numbers
 from lab.untrusted import printable
 
 _MOST_TEXT = 4000  # words of a leaf that its language is told from
@@ -36,8 +36,10 @@ class Advisor:
         """The sketches of the leaf's texts, each with what it is (`context` or `seed example`)."""
         self.leaks(found)
         outline = tuple(words(leaf.outline))
+        about, given = Given(leaf.outline, outline), Given("", ())
         for passage in leaf.passages:
-            self._passage(found, passage, leaf.knowledge, outline)
+            given = context_of(passage) if passage.first else given
+            self._passage(found, passage, leaf.knowledge, given, about)
         self._language(found, leaf, outline)
         return self._alike(found, leaf)
 
@@ -45,15 +47,17 @@ class Advisor:
         for leak in leaks(found.lines, personal) if self.wants("secret", "personal-data") else ():
             found.add(leak.rule, (leak.line, leak.column), f"This looks like {leak.what}.")
 
-    def _passage(self, found: Findings, passage: Passage, knowledge: bool, outline: tuple[str, ...]) -> None:
-        if copies(passage, knowledge):
+    def _passage(
+        self, found: Findings, passage: Passage, knowledge: bool, given: Given, about: Given
+    ) -> None:
+        if copies(passage, given, knowledge):
             found.add("copied-context", passage.answer, "The answer is the whole context again.")
         elif knowledge:
-            numbers = unsupported_numbers(passage)
+            numbers = unsupported_numbers(passage, given)
             if numbers:
                 message = f"The context does not have {_listed(numbers)}."
                 found.add("unsupported-number", passage.answer, message)
-            names = unsupported_names(passage, outline)
+            names = unsupported_names(passage, given, about)
             if names:
                 message = f"The context does not mention {_listed(names)}."
                 found.add("unsupported-name", passage.answer, message)

@@ -10,7 +10,7 @@ names with capitals, German spells all nouns so: names are looked at only when f
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cached_property
 from itertools import pairwise
 
 from lab.taxonomy.passages import Passage, words
@@ -61,7 +61,50 @@ COPY = 0.9
 _COPY_WORDS = 8
 
 
-def copies(passage: Passage, knowledge: bool) -> bool:
+class Given:
+    """What a text gives an answer to lean on. A context is read once for all of its questions."""
+
+    def __init__(self, text: str, found: tuple[str, ...]) -> None:
+        self.text, self.words = text, found
+
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        known = {_value(each) for each in _ANY_NUMBER.findall(self.text)}
+        for word in self.words:
+            if word in _SPELLED:
+                known.update(_SPELLED[word])
+            elif word[0].isdigit():
+                known.update(re.findall(r"\d+", word))
+        return frozenset(known | {part for each in known for part in re.split(r"\D", each)})
+
+    @cached_property
+    def digits(self) -> str:
+        """All digits in a row: a number may be written with spaces."""
+        return re.sub(r"\D", "", self.text) if len(self.text) < 20_000 else ""
+
+    @cached_property
+    def roots(self) -> frozenset[str]:
+        plain = {_TAIL.sub("", word) if "'" in word or "’" in word else word for word in self.words}
+        return frozenset(plain | {word[:4] + "*" for word in plain if len(word) >= 4})
+
+    @cached_property
+    def initials(self) -> str:
+        return "".join(word[0] for word in self.words)
+
+    @cached_property
+    def sentences(self) -> int:
+        return len(split(self.text))
+
+    @cached_property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        return frozenset(pairwise(self.words))
+
+
+def context_of(passage: Passage) -> Given:
+    return Given(passage.context.text if passage.context is not None else "", passage.told)
+
+
+def copies(passage: Passage, given: Given, knowledge: bool) -> bool:
     """Whether the answer is the context again. A sentence of it may well be the answer, even when the
     context has no other; several sentences are not.
 
@@ -72,38 +115,26 @@ def copies(passage: Passage, knowledge: bool) -> bool:
         return False
     if not knowledge:
         return answered == told
-    if (
-        passage.context is None
-        or not COPY <= len(answered) / len(told) <= 1 / COPY
-        or len(split(passage.context.text)) < 2
-    ):
+    if not COPY <= len(answered) / len(told) <= 1 / COPY or given.sentences < 2:
         return False
-    first, second = set(pairwise(told)), set(pairwise(answered))
-    return len(first & second) >= COPY * len(first | second)
+    second = set(pairwise(answered))
+    return len(given.pairs & second) >= COPY * len(given.pairs | second)
 
 
-def unsupported_numbers(passage: Passage) -> list[str]:
+def unsupported_numbers(passage: Passage, given: Given) -> list[str]:
     """Numbers of the answer that neither context nor question has, as they are written."""
     if passage.context is None:
         return []
-    answer = _LISTED.sub(" ", passage.answer.text)
-    found = _NUMBER.findall(answer)
+    found = _NUMBER.findall(_LISTED.sub(" ", passage.answer.text))
     if not found:
         return []
-    given = f"{passage.context.text}\n{passage.question.text}"
-    known = {_value(each) for each in _ANY_NUMBER.findall(given)}
-    for word in (*passage.told, *passage.asked):
-        if word in _SPELLED:
-            known.update(_SPELLED[word])
-        elif word[0].isdigit():
-            known.update(re.findall(r"\d+", word))
-    known |= {part for each in known for part in re.split(r"\D", each)}
-    compact = re.sub(r"\D", "", given) if len(given) < 20_000 else ""
-    missing = [
-        each
-        for each in dict.fromkeys(found)
-        if _value(each) not in known and not (len(_value(each)) > 3 and _value(each) in compact)
-    ]
+    asked = Given(passage.question.text, passage.asked)
+    missing = []
+    for each in dict.fromkeys(found):
+        value = _value(each)
+        spaced = len(value) > 3 and (value in given.digits or value in asked.digits)
+        if value not in given.numbers and value not in asked.numbers and not spaced:
+            missing.append(each)
     return missing[:_MOST]
 
 
@@ -114,40 +145,33 @@ def _value(written: str) -> str:
     return (whole.lstrip("0") or "0") + (f".{part}" if part else "")
 
 
-def unsupported_names(passage: Passage, outline: tuple[str, ...]) -> list[str]:
+def unsupported_names(passage: Passage, given: Given, outline: Given) -> list[str]:
     """Names in the answer that nothing in context, question or the leaf's outline resembles."""
     if passage.context is None:
         return []
     answer = passage.answer.text
     tokens = list(_TOKEN.finditer(answer))
     capital = [match for match in tokens if match.group()[0].isupper()]
-    if not capital or len(capital) > max(4, 0.5 * len(tokens)):  # a title, a table, German
+    if len(capital) > max(4, 0.5 * len(tokens)):  # a title, a table, German
         return []
-    capital = [
-        match
-        for match in capital
-        if not _SENTENCE.search(answer[max(0, match.start() - 12) : match.start()] or "\n")
-    ]
-    if not capital:
-        return []
-    known = _roots(passage.told) | _roots(passage.asked) | _roots(outline)
-    initials = "".join(word[0] for word in passage.told)
+    asked = Given(passage.question.text, passage.asked)
     missing: dict[str, None] = {}
     for match in capital:
+        if _SENTENCE.search(answer[max(0, match.start() - 12) : match.start()] or "\n"):
+            continue
         name = match.group()
         parts = [_TAIL.sub("", part) for part in words(name.replace("-", " "))]
-        if all(part in _HABIT or len(part) < 2 or _known(part, known) for part in parts):
+        if all(
+            part in _HABIT
+            or len(part) < 2
+            or any(_known(part, each.roots) for each in (given, asked, outline))
+            for part in parts
+        ):
             continue
-        if name.isupper() and name.casefold() in initials:
+        if name.isupper() and name.casefold() in given.initials:
             continue
         missing.setdefault(name)
     return list(missing)[:_MOST]
-
-
-@lru_cache(maxsize=64)
-def _roots(found: tuple[str, ...]) -> frozenset[str]:
-    plain = {_TAIL.sub("", word) if "'" in word or "’" in word else word for word in found}
-    return frozenset(plain | {word[:4] + "*" for word in plain if len(word) >= 4})
 
 
 def _known(part: str, known: frozenset[str]) -> bool:

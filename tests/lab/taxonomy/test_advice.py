@@ -18,7 +18,7 @@ from lab.taxonomy.benchmarks import Items
 from lab.taxonomy.lint import NEIGHBOURS, lint
 from lab.taxonomy.passages import LeafText, Passage, leaf_text, words
 from lab.taxonomy.similar import LIKENESS, Entry, Index, entry, likeness
-from lab.taxonomy.support import copies, unsupported_names, unsupported_numbers
+from lab.taxonomy.support import Given, context_of, copies, unsupported_names, unsupported_numbers
 from lab.taxonomy.tree import FolderTree
 from lab.untrusted import YamlNode, parse_yaml, read_yaml
 
@@ -62,7 +62,8 @@ CHICKADEE = (
     ],
 )
 def test_numbers_of_an_answer_are_looked_for_in_its_context(answer: str, missing: list[str]) -> None:
-    assert unsupported_numbers(passage(CHICKADEE, "How is it?", answer)) == missing
+    told = passage(CHICKADEE, "How is it?", answer)
+    assert unsupported_numbers(told, context_of(told)) == missing
 
 
 @pytest.mark.parametrize(
@@ -77,23 +78,28 @@ def test_numbers_of_an_answer_are_looked_for_in_its_context(answer: str, missing
     ],
 )
 def test_names_of_an_answer_are_looked_for_in_its_context(answer: str, missing: list[str]) -> None:
-    assert unsupported_names(passage(CHICKADEE, "Where?", answer), ("ursa",)) == missing
+    told = passage(CHICKADEE, "Where?", answer)
+    assert unsupported_names(told, context_of(told), Given("Ursa", ("ursa",))) == missing
 
 
 def test_german_nouns_are_no_names() -> None:
     told = passage("Der Turm ist alt.", "Was?", "Der Turm am Meer hat Fenster, Türen, Treppen und Licht.")
-    assert unsupported_names(told, ()) == []
+    assert unsupported_names(told, context_of(told), Given("", ())) == []
 
 
 def test_all_of_the_context_is_a_copy_and_a_sentence_of_it_is_not() -> None:
     first, second = CHICKADEE.split("\n")
-    assert copies(passage(CHICKADEE, "?", CHICKADEE.replace("\n", " ")), knowledge=True)
-    assert copies(passage(CHICKADEE, "?", CHICKADEE.replace("Twelve", "Some twelve")), knowledge=True)
-    assert not copies(passage(CHICKADEE, "?", first), knowledge=True)
-    assert not copies(passage(first, "?", first), knowledge=True)
-    edited = second.replace("largest", "biggest")
-    assert not copies(passage(second, "Say it in other words.", edited), knowledge=False)
-    assert copies(passage(second, "Say it in other words.", second), knowledge=False)
+
+    def copied(context: str, answer: str, knowledge: bool) -> bool:
+        told = passage(context, "Say it in other words.", answer)
+        return copies(told, context_of(told), knowledge)
+
+    assert copied(CHICKADEE, CHICKADEE.replace("\n", " "), knowledge=True)
+    assert copied(CHICKADEE, CHICKADEE.replace("Twelve", "Some twelve"), knowledge=True)
+    assert not copied(CHICKADEE, first, knowledge=True)
+    assert not copied(first, first, knowledge=True)
+    assert not copied(second, second.replace("largest", "biggest"), knowledge=False)
+    assert copied(second, second, knowledge=False)
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus of real leaves is not beside this checkout")
@@ -104,14 +110,16 @@ def test_real_knowledge_gives_no_false_alarm_and_changed_facts_are_told() -> Non
         root = read_yaml(file.read_bytes()).root
         assert root is not None
         leaf = leaf_text(root, True)
-        outline = tuple(words(leaf.outline))
+        outline = Given(leaf.outline, tuple(words(leaf.outline)))
         for each in leaf.passages:
-            assert unsupported_numbers(each) == []
-            assert unsupported_names(each, outline) == []
+            given = context_of(each)
+            assert unsupported_numbers(each, given) == []
+            assert unsupported_names(each, given, outline) == []
             for word in [word for word in each.answer.text.split() if word.isdigit()]:
                 other = each.answer.text.replace(word, str(int(word) + 3))
                 changed += 1
-                told += bool(unsupported_numbers(replace(each, answer=replace(each.answer, text=other))))
+                wrong = replace(each, answer=replace(each.answer, text=other))
+                told += bool(unsupported_numbers(wrong, given))
     assert changed >= 8
     assert told >= 0.85 * changed
 
@@ -368,3 +376,21 @@ def test_a_leaf_that_is_no_leaf_has_no_passages() -> None:
         root = parse_yaml(text.encode())
         assert isinstance(root, YamlNode)
         assert leaf_text(root, True) == LeafText(True, "", ())
+
+
+def test_a_megabyte_with_one_long_context_and_many_questions_costs_seconds_at_most(tmp_path: Path) -> None:
+    pairs = "".join(
+        f"      - question: How many lights has isle {n}?\n        answer: It has {n} of the Lights.\n"
+        for n in range(3000)
+    )
+    context = " ".join(f"The isle {n} has lights. " for n in range(20_000))
+    text = examples.KNOWLEDGE.replace(
+        "seed_examples:\n",
+        f"seed_examples:\n  - context: '{context}'\n    questions_and_answers:\n{pairs}",
+    )
+    found = tree(tmp_path, {"knowledge/a/b": text})
+    start = time.process_time()
+    told = {each.rule for each in lint(found, RepositoryConfig(), ["knowledge/a/b/qna.yaml"]).findings}
+    assert time.process_time() - start < 5
+    assert "context-length" in told
+    assert "yaml-limits" not in told
