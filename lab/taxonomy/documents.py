@@ -110,7 +110,10 @@ def read_documents(
         with store.filling(key, policy.seconds):
             files = store.read(key)  # another process may have filled it meanwhile
             if files is None:
-                files, cached = _fetch(store, url, commit, patterns, policy, limits, target is None), False
+                files, cached = (
+                    _fetch(store, (ref.repo, url), commit, patterns, policy, limits, target is None),
+                    False,
+                )
                 store.write(key, files)
     ignored = tuple(path for path, _ in files if kind_of(path) is None)
     readable = [(path, data) for path, data in files if kind_of(path) is not None]
@@ -143,16 +146,18 @@ def source_documents(
 
 def _fetch(
     store: DocumentCache,
-    url: str,
+    address: tuple[str, str],
     commit: str,
     patterns: tuple[str, ...],
     policy: DocumentPolicy,
     limits: DocumentLimits,
     pinned: bool,
 ) -> list[tuple[str, bytes]]:
-    """(path, bytes) of what matches, as it stands in Git; nothing of what is of no type that is read."""
+    """(path, bytes) of what matches, as it stands in Git; nothing of what is of no type that is read.
+    `address` is the repository's as people know it, and as it is fetched.
+    """
     with store.workplace() as work:
-        git = Fetcher(work / "git", url, policy, pinned)
+        git = Fetcher(work / "git", address[1], policy, pinned, address[0])
         git.fetch(commit)
         try:
             with GitTree(git.folder, commit) as tree:

@@ -55,8 +55,9 @@ class Fetcher:
     public.
     """
 
-    def __init__(self, folder: Path, url: str, policy: DocumentPolicy, pinned: bool) -> None:
+    def __init__(self, folder: Path, url: str, policy: DocumentPolicy, pinned: bool, shown: str = "") -> None:
         self.folder = folder
+        self.shown = shown or url  # a mirror's address is the operator's own and is not told to people
         self.url = url
         self.policy = policy
         self.deadline = time.monotonic() + policy.seconds
@@ -157,14 +158,14 @@ class Fetcher:
         # What the server says itself is not quoted, and does not decide what we say.
         lines = [line for line in told.splitlines() if line.strip() and not line.startswith("remote:")]
         low = "\n".join(lines).lower()
-        url = printable(self.url.split("?")[0], 120)
+        url = printable(self.shown, 120)
         if "signal 25" in low or "file too large" in low:
             return self._too_large()
         for marks, reason, hint in _FAILURES:
             if any(mark in low for mark in marks):
                 return DocumentError(reason.format(url=url), hint)
-        last = printable(lines[-1] if lines else "no message", 160)
-        return DocumentError(f"Git could not fetch {url}: {last}", "Check the address and the commit.")
+        last = printable((lines[-1] if lines else "no message").replace(self.url, self.shown), 160)
+        return DocumentError(f"Git could not fetch {url} ({last}).", "Check the address and the commit.")
 
 
 _FAILURES = (
@@ -224,7 +225,13 @@ _FAILURES = (
     ),
     (("not allowed",), "{url} leads to a protocol that is not allowed.", "Use https."),
     (
-        ("not valid: is this a git repository", "not appear to be a git", "not a git repository"),
+        (
+            "dumb http",
+            "protocol error",
+            "not valid: is this a git repository",
+            "not appear to be a git",
+            "not a git repository",
+        ),
         "There is no Git repository at {url}.",
         "Check the address; it is what `git clone` takes.",
     ),

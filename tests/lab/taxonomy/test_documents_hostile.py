@@ -69,6 +69,7 @@ def refused(ground: Ground, sha: str, *patterns: str, **more: object) -> Documen
         ground.read(sha, *patterns, **more)  # type: ignore[arg-type]
     assert error.value.hint
     assert str(ground.root) not in str(error.value)
+    assert "127.0.0.1" not in str(error.value)  # the mirror is the operator's secret
     return error.value
 
 
