@@ -16,7 +16,7 @@ from lab.taxonomy.language import NAMES, foreign
 from lab.taxonomy.passages import LeafText, Passage, words
 from lab.taxonomy.secrets import leaks
 from lab.taxonomy.similar import Entry, Index, entry
-from lab.taxonomy.support import Given, context_of, copies, unsupported_names, unsupported_numbers
+from lab.taxonomy.support import Given, context_of, copies, points, unsupported_names, unsupported_numbers
 from lab.untrusted import printable
 
 _MOST_TEXT = 4000  # words of a leaf that its language is told from
@@ -57,6 +57,10 @@ class Advisor:
             if numbers:
                 message = f"The context does not have {_listed(numbers)}."
                 found.add("unsupported-number", passage.answer, message)
+            pointing = points(" ".join(passage.question.text.split()))
+            if pointing is not None:
+                message = f"The question points at its source: `{printable(pointing, 60)}`."
+                found.add("question-points", passage.question, message)
             names = unsupported_names(passage, given, about)
             if names:
                 message = f"The context does not mention {_listed(names)}."

@@ -73,6 +73,19 @@ ADVICE: tuple[Rule, ...] = (
         severity="note",
     ),
     Rule(
+        "question-points",
+        "A question points at a text that nobody will see",
+        (
+            "The model is asked without the context, and so is the benchmark; a question has to stand by "
+            "itself."
+        ),
+        "Name the subject instead: `What does Vik have?`.",
+        "knowledge",
+        "question: According to the passage above, what is there?\n        answer: Vik has lights.",
+        "question: What does Vik have?\n        answer: Vik has lights.",
+        severity="note",
+    ),
+    Rule(
         "context-not-excerpt",
         "A context is no passage of the pinned documents",
         (

@@ -55,10 +55,22 @@ _SENTENCE = re.compile(
 _HABIT = frozenset(
     "i ok mr mrs ms dr sir yes no english true false bc ad ce bce am pm us uk eu un usa".split()
 )
+_POINTS = re.compile(
+    r"\b(?:according to|based on|(?:stated|mentioned|described|given|said) in|in|from|by) "
+    r"(?:the|this)(?: (?:above|given|provided|following))? "
+    r"(?:passage|context|excerpt|paragraph|text|article)\b(?: above)?",
+    re.IGNORECASE,
+)
 _TAIL = re.compile(r"['’].*$")
 _MOST = 4  # what a message lists
 COPY = 0.9
 _COPY_WORDS = 8
+
+
+def points(question: str) -> str | None:
+    """The words of a question of knowledge that point at the text it was taken from."""
+    match = _POINTS.search(question)
+    return match.group() if match else None
 
 
 class Given:

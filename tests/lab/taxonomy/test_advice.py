@@ -18,7 +18,7 @@ from lab.taxonomy.benchmarks import Items
 from lab.taxonomy.lint import NEIGHBOURS, lint
 from lab.taxonomy.passages import LeafText, Passage, leaf_text, words
 from lab.taxonomy.similar import LIKENESS, Entry, Index, entry, likeness
-from lab.taxonomy.support import Given, context_of, copies, unsupported_names, unsupported_numbers
+from lab.taxonomy.support import Given, context_of, copies, points, unsupported_names, unsupported_numbers
 from lab.taxonomy.tree import FolderTree
 from lab.untrusted import YamlNode, parse_yaml, read_yaml
 
@@ -122,6 +122,19 @@ def test_real_knowledge_gives_no_false_alarm_and_changed_facts_are_told() -> Non
                 told += bool(unsupported_numbers(wrong, given))
     assert changed >= 8
     assert told >= 0.85 * changed
+
+
+@pytest.mark.parametrize(
+    ("question", "pointing"),
+    [
+        ("According to the text, who built it?", "According to the text"),
+        ("What is told in this passage?", "in this passage"),
+        ("What does the Treaty of Vik say?", None),
+        ("Who is quoted in the book about Vik?", None),
+    ],
+)
+def test_a_question_that_points_at_its_source_is_told(question: str, pointing: str | None) -> None:
+    assert points(question) == pointing
 
 
 # ---- likeness
