@@ -41,6 +41,8 @@ def demo(
     # A demo that is told to end closes its house, too: nothing is left running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 160  # a log is as wide as its lines
     if scale not in ("full", "small"):
         raise typer.BadParameter(f"{scale!r} is neither `full` nor `small`", param_hint="--scale")
     started = time.monotonic()
