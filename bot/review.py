@@ -20,12 +20,12 @@ from bot.store import Pull
 from lab.contracts import digest
 from lab.report import checks
 from lab.synthesis.endpoints import EndpointError, endpoints_from_environment
-from lab.taxonomy.chunks import Chunk, chunk
+from lab.taxonomy.chunks import chunk
 from lab.taxonomy.diff import TreeDiff, diff
 from lab.taxonomy.documents import DocumentError, fetch_documents
 from lab.taxonomy.leaf import LeafError, load_leaf
 from lab.taxonomy.lint import LintReport, lint
-from lab.taxonomy.model import Leaf
+from lab.taxonomy.pinned import Fetch, document_findings
 
 if TYPE_CHECKING:
     from lab.synthesis.preview import Preview
@@ -191,9 +191,12 @@ def _make_preview(services: Services, pull: Pull, head: str, started: float, siz
         models = {role: getattr(config.models, role) for role in ("teacher", "judge", "student")}
         endpoints = endpoints_from_environment(models, os.environ)
         leaves = [load_leaf(trees.head, path) for path in previewable(diff(trees.base, trees.head))]
-        documents = {leaf.path: _chunks(services, leaf, trees) for leaf in leaves}
+        fetch = _fetcher(services, trees)
+        texts = {leaf.path: fetch(leaf.document) if leaf.document else [] for leaf in leaves}
     except (EndpointError, DocumentError, LeafError) as error:
         raise PreviewTroubleError(str(error)) from error
+    _hold_against_documents(services, pull, head, trees, [leaf.path for leaf in leaves])
+    documents = {path: [piece for text in found for piece in chunk(text)] for path, found in texts.items()}
 
     async def run() -> Preview:
         async with Engine(services.settings.data / "answers.sqlite") as engine:
@@ -203,13 +206,27 @@ def _make_preview(services: Services, pull: Pull, head: str, started: float, siz
     return asyncio.run(run())
 
 
-def _chunks(services: Services, leaf: Leaf, trees: Trees) -> list[Chunk]:
-    if leaf.document is None:
-        return []
+def _fetcher(services: Services, trees: Trees) -> Fetch:
     mirrors: Mapping[str, str] = json.loads(os.environ.get("TREEWRIGHT_GIT_MIRRORS") or "{}")
     cache = services.settings.data / "documents"
-    found = fetch_documents(leaf.document, cache, trees.config.documents, mirrors)
-    return [piece for document in found for piece in chunk(document)]
+    return lambda ref: fetch_documents(ref, cache, trees.config.documents, mirrors)
+
+
+def _hold_against_documents(
+    services: Services, pull: Pull, head: str, trees: Trees, folders: list[str]
+) -> None:
+    """Add to the head's findings what only its documents can tell, such as a context that is in none of them.
+
+    Raises `PreviewTroubleError` where the repository's settings call such a finding an error.
+    """
+    found = document_findings(trees.head, folders, trees.config, _fetcher(services, trees))
+    known = services.store.review(pull, head)["lint"]
+    rows = [asdict(one) for one in sorted(found)]
+    more = [row for row in rows if row not in known["findings"]]
+    services.store.update_review(pull, head, lint={**known, "findings": [*known["findings"], *more]})
+    errors = [one for one in found if one.severity == "error"]
+    if errors:
+        raise PreviewTroubleError(f"{errors[0].file}:{errors[0].line}: {errors[0].message} {errors[0].help}")
 
 
 async def _watched(services: Services, pull: Pull, head: str, started: float, work: Awaitable[T]) -> T:

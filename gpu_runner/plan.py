@@ -32,6 +32,7 @@ from lab.taxonomy.findings import Finding
 from lab.taxonomy.leaf import load_leaves
 from lab.taxonomy.lint import lint
 from lab.taxonomy.model import Leaf
+from lab.taxonomy.pinned import document_findings
 from lab.taxonomy.tree import GitTree, Tree
 from lab.untrusted import Refused
 
@@ -107,6 +108,7 @@ def _write(
             raise PlanError(f"There is no leaf in the tree at {settings.head}.")
         changes = _changes(repository, settings.base, tree, leaves)
         documents = {leaf.path: documents_of(leaf, config, cache, mirrors) for leaf in leaves}
+        check_documents(tree, config, leaves, documents)
         general = _side_file(tree, config.benchmark.general)
         prompts = _side_file(tree, config.generate.replay_prompts)
     parts = {leaf.path: split(leaf, config.generate.heldout_share, config.generate.seed) for leaf in leaves}
@@ -211,6 +213,20 @@ def documents_of(
         return fetch_documents(leaf.document, cache, config.documents, mirrors)
     except DocumentError as error:
         raise PlanError(f"{leaf.path}: its documents could not be fetched: {error}") from error
+
+
+def check_documents(
+    tree: Tree,
+    config: RepositoryConfig,
+    leaves: Sequence[Leaf],
+    documents: Mapping[str, Sequence[SourceDocument]],
+) -> None:
+    """Refuse leaves that do not fit their documents, where the configuration calls that an error."""
+    by_ref = {leaf.document: documents[leaf.path] for leaf in leaves if leaf.document}
+    found = document_findings(tree, [leaf.path for leaf in leaves], config, lambda ref: by_ref[ref])
+    errors = [one for one in found if one.severity == "error"]
+    if errors:
+        raise PlanError(f"{len(errors)} findings about the documents have to be mended first.", errors)
 
 
 def _changes(repository: Path, base: str | None, head: Tree, leaves: Sequence[Leaf]) -> dict[str, str]:

@@ -7,16 +7,15 @@ them.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from lab.config import RepositoryConfig
+from lab.taxonomy import excerpts
 from lab.taxonomy.documents import DocumentError, SourceDocument
 from lab.taxonomy.findings import Finding
 from lab.taxonomy.leaf import QNA, LeafError, is_knowledge, load_leaf, read_document
-from lab.taxonomy.model import DocumentRef, Leaf
+from lab.taxonomy.model import DocumentRef
 from lab.taxonomy.tree import Tree
 from lab.untrusted import Refused
 
@@ -45,18 +44,8 @@ def document_findings(
             found.append(Finding(file, line, column, "document-match", "error", error.reason, error.hint))
             continue
         text = read_document(tree, file, config.lint.limits.file_kb * 1024).text
-        found += _excerpts(leaf, file, documents, config, text)
+        found += excerpts.findings(leaf, file, documents, config.lint, text)
     return [each for each in (_levelled(finding, config) for finding in found) if each is not None]
-
-
-def _excerpts(
-    leaf: Leaf, file: str, documents: Sequence[SourceDocument], config: RepositoryConfig, text: str
-) -> list[Finding]:
-    try:
-        module: Any = importlib.import_module("lab.taxonomy.excerpts")
-    except ModuleNotFoundError:
-        return []
-    return list(module.findings(leaf, file, documents, config.lint, text))
 
 
 def _place(tree: Tree, file: str) -> tuple[int, int]:
