@@ -226,7 +226,7 @@ def check_documents(
     found = document_findings(tree, [leaf.path for leaf in leaves], config, lambda ref: by_ref[ref])
     errors = [one for one in found if one.severity == "error"]
     if errors:
-        raise PlanError(f"{len(errors)} findings about the documents have to be mended first.", errors)
+        raise PlanError(f"Leaves do not fit their documents:\n{_told(errors)}", errors)
 
 
 def _changes(repository: Path, base: str | None, head: Tree, leaves: Sequence[Leaf]) -> dict[str, str]:

@@ -96,6 +96,25 @@ def test_a_tree_that_does_not_lint_is_refused_with_every_error(tmp_path: Path) -
     assert not (tmp_path / "work" / "plan").exists()
 
 
+def test_a_context_that_is_in_no_document_is_refused_where_the_repository_calls_it_an_error(
+    tmp_path: Path,
+) -> None:
+    world = build(tmp_path)
+    leaf = world.tree / ISLAND / "qna.yaml"
+    leaf.write_text(
+        leaf.read_text("utf-8").replace("rises 412 metres above the sea.", "rises 99 metres.", 1), "utf-8"
+    )
+    settings = world.tree / ".github" / "treewright.yml"
+    strict = "\nlint:\n  rules:\n    context-not-excerpt: error\n"
+    settings.write_text(settings.read_text("utf-8") + strict, "utf-8")
+    head = commit_all(world.tree, "A context of our own making")
+    with pytest.raises(PlanError, match="documents") as refused:
+        run(world.tree, tmp_path / "work", PlanSettings(head), world.cache, world.env)
+    assert [(one.file, one.rule) for one in refused.value.findings] == [
+        (f"{ISLAND}/qna.yaml", "context-not-excerpt")
+    ]
+
+
 def test_a_revision_that_is_not_there_and_documents_out_of_reach_say_so(world: World, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="no revision `nothing`"):
         run(world.tree, tmp_path, PlanSettings("nothing"), world.cache, world.env)
