@@ -47,7 +47,7 @@ class DocumentPolicy:
 
     hosts: tuple[str, ...] = ("github.com", "huggingface.co", "gitlab.com")
     max_files: int = 50
-    max_file_kb: int = 1024
+    max_file_kb: int = 8192  # a PDF of a few hundred pages
     max_repository_mb: int = 512
     seconds: int = 120
 
