@@ -3,10 +3,9 @@
     treewright generate --work W
 
 Reads `work/plan`, asks the endpoints that the environment names (see `lab/synthesis/endpoints.py`), and
-writes
-`samples.jsonl`, `rejections.jsonl` and `yield.json`. Every answer is stored in `work/.answers.sqlite`
-before it is
-used, so that a run after `kill -9` asks only what was never answered, and an equal run asks nothing.
+writes `samples.jsonl`, `rejections.jsonl` and `yield.json`. Every answer is stored in
+`work/.answers.sqlite` before it is used, so that a run after `kill -9` asks only what was never answered,
+and an equal run asks nothing.
 """
 
 from __future__ import annotations

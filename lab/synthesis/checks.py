@@ -1,10 +1,9 @@
 """Deterministic checks: what a rule can see is never left to a judge, least of all to a small one.
 
 A check is a pure function of a row's values and gives a `Grade`; its name is the reason of the rejection.
-They
-make a weak teacher usable: asked freely, a 135M model wrote grounded pairs 22 % of the time; asked for one
-question per sentence, with the document's own sentence as the answer and these filters, its rows took a tuned
-student from 0 of 20 to 19 of 20 held-out questions (measured).
+They make a weak teacher usable: asked freely, a 135M model wrote grounded pairs 22 % of the time; asked for
+one question per sentence, with the document's own sentence as the answer and these filters, its rows took a
+tuned student from 0 of 20 to 19 of 20 held-out questions (measured).
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ sentence.
 @dataclass(frozen=True)
 class Values:
     """What the checks may look at. `source` is the sentence (or context) that must hold the answer,
-    `siblings` the
-    other sentences of the leaf's documents."""
+    `siblings` the other sentences of the leaf's documents."""
 
     question: str
     answer: str = ""

@@ -42,8 +42,8 @@ class RequestError(RuntimeError):
 @dataclass(frozen=True)
 class EngineSettings:
     """`service_seconds` runs from sending to the last byte, never while a request waits for its turn: a
-    slow but
-    healthy endpoint must not lose rows (a 300 s queue timeout did exactly that in DataDesigner#551)."""
+    slow but healthy endpoint must not lose rows (a 300 s queue timeout did exactly that in
+    DataDesigner#551)."""
 
     attempts: int = 5
     backoff_seconds: float = 0.5
@@ -56,8 +56,7 @@ class EngineSettings:
 @dataclass(frozen=True)
 class Answer:
     """`likelihoods` maps the most likely first tokens (stripped, lower case) to probabilities, when asked
-    for by
-    `logprobs`; empty otherwise. `tokens` are completion tokens as the server counts them."""
+    for by `logprobs`; empty otherwise. `tokens` are completion tokens as the server counts them."""
 
     text: str
     key: str
@@ -216,8 +215,7 @@ class Engine:
         self, endpoint: Endpoint, messages: Messages, params: Mapping[str, Any], key: str
     ) -> Answer:
         """One attempt; where nobody answers at all, all of them at once, in the caller's turn: while an
-        endpoint
-        is away, the other rows must not start tries of their own."""
+        endpoint is away, the other rows must not start tries of their own."""
         for attempt in range(1, self._settings.attempts + 1):
             try:
                 return await self._send(endpoint, messages, params, key)

@@ -43,8 +43,7 @@ _JINJA = _environment()
 @dataclass(frozen=True)
 class Prompt:
     """Chat messages as templates: constant text first (system, fixed examples, the leaf's examples), the
-    row's own
-    text last, so that servers reuse their work on the common prefix.
+    row's own text last, so that servers reuse their work on the common prefix.
 
     `examples` are fixed turns of this file; `shots` names a list in the row's values that becomes turns too.
     """

@@ -44,8 +44,7 @@ def one_to_three(text: str, likelihoods: Mapping[str, float], row: Values) -> fl
 
 def round_trip(text: str, likelihoods: Mapping[str, float], row: Values) -> float | None:
     """Overlap of the judge's answer with the question's own sentence, against the best other sentence: 1
-    when only
-    the own sentence fits, 0.5 at a tie, 0 when only another fits."""
+    when only the own sentence fits, 0.5 at a tie, 0 when only another fits."""
     said = content_words(text)
     own = shared(content_words(row.source), said)
     other = max((shared(content_words(one), said) for one in row.siblings if one != row.source), default=0.0)

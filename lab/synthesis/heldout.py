@@ -1,10 +1,8 @@
 """The split between what the teacher may see and what the benchmark asks, made before anything is generated.
 
 Seeded by the leaf's own path, so that adding a leaf never moves another leaf's split. Knowledge: the last
-pairs of
-every context. Skills: whole seeds. Four-way choices are the answer and three other answers of the same
-leaf, so
-that knowing the leaf's subject is not enough.
+pairs of every context. Skills: whole seeds. Four-way choices are the answer and three other answers of the
+same leaf, so that knowing the leaf's subject is not enough.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 raises.
 
 The predecessor zipped tag columns found anywhere in a completion, so that one missing tag paired a question
-with
-the next item's answer. Here every completion is asked for exactly one item, a completion that holds more than
-one is refused, and a question never meets an answer that another completion gave.
+with the next item's answer. Here every completion is asked for exactly one item, a completion that holds
+more than one is refused, and a question never meets an answer that another completion gave.
 """
 
 from __future__ import annotations

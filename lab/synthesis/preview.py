@@ -2,10 +2,8 @@
 rejected.
 
 The same flows, checks and judge as the full run, at a few rows, so that everybody sees on the pull request
-whether
-there is anything to teach and whether the documents yield good questions. The digest covers everything but
-the time
-it took: an approval binds to it.
+whether there is anything to teach and whether the documents yield good questions. The digest covers
+everything but the time it took: an approval binds to it.
 """
 
 from __future__ import annotations
@@ -185,8 +183,7 @@ async def _base_answers(
     task: Task, count: int, engine: Engine, student: Endpoint, progress: Progress
 ) -> list[BaseAnswer]:
     """What the base model says to questions from as many different seeds as can be. Temperature 0; a
-    request that
-    fails leaves its question out."""
+    request that fails leaves its question out."""
     by_seed = sorted(
         range(len(task.examples)),
         key=lambda index: (

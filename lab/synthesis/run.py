@@ -1,8 +1,7 @@
 """Running a flow: each row goes through its cells by itself, with no barrier between steps or rows.
 
 A slow answer delays its own row only. A failed request, an unreadable answer or a failed check ends its own
-row,
-with a rejection that says at which cell and why. Only a dead endpoint ends the run (`EndpointError`).
+row, with a rejection that says at which cell and why. Only a dead endpoint ends the run (`EndpointError`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """From finished rows to samples: the cross-row rules of a leaf, and the rows that training reads.
 
 Whatever compares rows with each other happens here, after all rows of the leaf are done and in the order of
-the
-document, so that the same answers always give the same samples, whichever answer came first.
+the document, so that the same answers always give the same samples, whichever answer came first.
 """
 
 from __future__ import annotations
@@ -72,9 +71,8 @@ def _rephrased(
     flow: Flow, task: Task, kept: Sequence[Made], endpoints: Mapping[str, Endpoint]
 ) -> list[Sample]:
     """Kept questions again in the flow's phrasings, until the leaf has the rows that it should have. A
-    phrasing
-    is a rule, not a model's work, and its sample says so; the held-out rule holds for it as for any
-    question."""
+    phrasing is a rule, not a model's work, and its sample says so; the held-out rule holds for it as for
+    any question."""
     made: list[Sample] = []
     for phrasing in flow.phrasings:
         for row in kept:

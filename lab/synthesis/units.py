@@ -2,8 +2,7 @@
 about it.
 
 Pure functions. Tries are spread evenly: first every sentence once, then every sentence again in another
-way, so
-that no fact is left out when few rows are wanted and no fact is drilled when many are.
+way, so that no fact is left out when few rows are wanted and no fact is drilled when many are.
 """
 
 from __future__ import annotations
@@ -116,8 +115,7 @@ def _shot_sets(task: Task) -> list[list[dict[str, str]]]:
 
 def _fact_of(example: Example) -> str:
     """What the teacher is shown as the fact behind a seed question: the answer when it is a sentence, else
-    the
-    sentence of the context that fits question and answer best."""
+    the sentence of the context that fits question and answer best."""
     if len(words(example.answer)) >= SENTENCE_WORDS[0] or not example.context:
         return example.answer
     wanted = content_words(f"{example.question} {example.answer}")

@@ -3,9 +3,9 @@
 A text becomes the set of its word pairs, kept as the smallest 128 of their checksums (a bottom-k sketch:
 Broder, "On the resemblance and containment of documents", 1997), which is exact up to 128 word pairs. Two
 texts of likeness 0.8 share two of their four smallest checksums in about nine of ten cases, and likelier
-ones almost always, so a look into four small buckets finds the partner; a bucket that everybody shares costs
-no more than its cap.
-Texts whose numbers differ are not alike: `12 + 5` and `12 + 6` are two exercises.
+ones almost always, so a look into four small buckets finds the partner; a bucket that everybody shares
+costs no more than its cap. Texts whose numbers differ are not alike: `12 + 5` and `12 + 6` are two
+exercises.
 """
 
 from __future__ import annotations

@@ -59,9 +59,8 @@ def router(forge: Forge, hooks: Dispatcher, admin_token: str) -> APIRouter:
 
     @api.post("/repos")
     def repo(request: Request, body: Body) -> Response:
-        """{owner, name, from: folder, committer: {name, email, date}, message, private,
-        collaborators: {login: role},
-        variables: {NAME: value}, secrets: {NAME: value}}
+        """{owner, name, from: folder, committer: {name, email, date}, message, private, collaborators:
+        {login: role}, variables: {NAME: value}, secrets: {NAME: value}}
         """
         admin(request)
         wanted = fields(body)
@@ -142,8 +141,8 @@ def router(forge: Forge, hooks: Dispatcher, admin_token: str) -> APIRouter:
 
     @api.post("/faults")
     def faults(request: Request, body: Body) -> Response:
-        """{drop_deliveries, lose_deliveries, duplicate: n,
-        fail_requests: [{method, path_prefix, status, times, headers, message, when: "before"|"after"}]}
+        """{drop_deliveries, lose_deliveries, duplicate: n, fail_requests: [{method, path_prefix, status,
+        times, headers, message, when: "before"|"after"}]}
 
         `after`: the work is done, then the answer is lost.
         """

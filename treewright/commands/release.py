@@ -1,7 +1,6 @@
 """`treewright release`: assemble what is published, and publish exactly that.
 
-treewright release --work WORK [--tag TAG]
-treewright release --work WORK --publish --key KEY [--dry-run]
+treewright release --work WORK [--tag TAG] treewright release --work WORK --publish --key KEY [--dry-run]
 """
 
 from __future__ import annotations
