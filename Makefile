@@ -4,8 +4,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Small models on few cores: idle OpenMP threads must sleep, not spin, or two processes starve each other.
 export OMP_WAIT_POLICY := PASSIVE
-export HF_HUB_OFFLINE ?= 1
-export HF_DATASETS_OFFLINE ?= 1
 
 .PHONY: help demo test check format bench clean docs
 help: ## What there is to make
@@ -55,7 +53,7 @@ $(VENV)/.ready: $(VENV)/.torch pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bot,runner,sandbox,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bot,runner,sandbox,pdf,dev]'
 	touch $@
 
 # GitHub's own description of its API (MIT), against which the tests check every request and answer.
