@@ -51,8 +51,8 @@ EVENTS = ("check_run", "installation", "issue_comment", "pull_request", "workflo
 # The tests play the same story with fewer rows and items.
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "preview": {"seeds": 2, "samples": 4},
-    "generate": {"rows_changed": 90, "rows_unchanged": 4, "replay_rows": 16},
-    "tune": {"overrides": {"max_rows": 110}},
+    "generate": {"rows_changed": 110, "rows_unchanged": 4, "replay_rows": 16},
+    "tune": {"overrides": {"max_rows": 130}},
 }
 
 

@@ -57,15 +57,17 @@ def units(flow: Flow, task: Task) -> list[Unit]:
     made = []
     for position, unit in enumerate(found):
         count = tries // len(found) + (position < tries % len(found))
-        ways = _ways(flow, str(unit.values.get("fact", "")), count, position)
+        # A preview shows a few rows, so each sentence starts at another wording. The whole run asks every
+        # sentence in the flow's own order, the plainest wordings first.
+        start = position if task.tries is not None else 0
+        ways = _ways(flow, str(unit.values.get("fact", "")), count, start)
         made.append(Unit(unit.order, {**unit.values, "ways": ways}, unit.seed, unit.chunk, unit.document))
     return made
 
 
 def _ways(flow: Flow, fact: str, count: int, start: int) -> list[dict[str, Any]]:
-    """`count` of the flow's ways that suit the sentence, again and again, at a new seed each time.
-
-    Every unit starts at another way, so that a few rows already show several wordings.
+    """`count` of the flow's ways that suit the sentence, from `start` on, again and again, at a new seed each
+    time.
     """
     suited = [way for way in flow.ways if "when" not in way or _FEATURES[way["when"]].search(fact)]
     made = []
