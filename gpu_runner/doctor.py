@@ -205,7 +205,7 @@ def endpoint(role: str, needed: bool) -> Check:
         if key:
             request.add_header("Authorization", f"Bearer {key}")
         try:
-            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 (see above)
                 served = json.loads(answer.read(_ANSWER_BYTES))
             models = [str(entry["id"]) for entry in served["data"]]
         except urllib.error.HTTPError as error:

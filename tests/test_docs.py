@@ -13,7 +13,7 @@ from bot.replies import help_text
 from bot.settings import Settings
 from treewright.cli import app
 
-COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined] # typer makes a group
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md"])
 

@@ -336,7 +336,7 @@ class Table(Generic[T]):
 
     def put(self, record: T) -> T:
         self.records[record.id] = record
-        self.store.write(self.kind, str(record.id), json.dumps(asdict(record)))  # type: ignore[call-overload]
+        self.store.write(self.kind, str(record.id), json.dumps(asdict(record)))  # type: ignore[call-overload] # every record is a dataclass
         return record
 
     def get(self, key: object) -> T | None:
