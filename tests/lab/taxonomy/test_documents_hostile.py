@@ -167,7 +167,7 @@ def test_a_tree_that_holds_itself_many_times_ends_at_a_limit(ground: Ground) -> 
 
 def test_a_blob_that_inflates_is_not_kept(ground: Ground) -> None:
     sha = commit(ground.repository, {"bomb.md": b"a" * (40 << 20)})
-    assert "at most 1,024 KiB" in refused(ground, sha, "*.md").reason
+    assert "at most 8,192 KiB" in refused(ground, sha, "*.md").reason
 
 
 def test_a_pack_over_the_limit_is_stopped_half_way(ground: Ground) -> None:
