@@ -1,8 +1,8 @@
 """The forge as one web application: the API, its administration, Git, OIDC and the pages.
 
-What a real GitHub has and this does not: reviews and review comments, issues that are not pull requests,
-GraphQL, OAuth, settings of organizations, rebase merges, branch protection, Packages, Pages, secondary
-rate limits (inject them as faults). Workflows start by `workflow_dispatch` only.
+What a real GitHub has and this does not: pending and dismissed reviews, comments on whole files, issues that
+are not pull requests, GraphQL, OAuth, settings of organizations, rebase merges, branch protection, Packages,
+Pages, secondary rate limits (inject them as faults). Workflows start by `workflow_dispatch` only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sandbox.forge import (
     api_pulls,
     api_releases,
     api_repos,
+    api_reviews,
     git_http,
     oidc,
     pages,
@@ -57,7 +58,8 @@ def create_app(forge: Forge, admin_token: str, runner: RunnerSettings | None = N
     app.state.forge, app.state.hooks, app.state.actions = forge, hooks, actions
     for router in (
         api_apps.router(forge, hooks), api_checks.router(forge), api_pulls.router(forge),
-        api_actions.router(forge, actions), api_releases.router(forge), api_repos.router(forge),
+        api_reviews.router(forge), api_actions.router(forge, actions), api_releases.router(forge),
+        api_repos.router(forge),
     ):  # fmt: skip
         app.include_router(router, prefix="/api/v3")
     app.include_router(api_releases.uploads(forge), prefix="/api/uploads")

@@ -8,7 +8,7 @@ Content-Security-Policy stands behind.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sandbox.forge import markdown, pulls, views
+from sandbox.forge import markdown, pulls, reviews, views
 from sandbox.forge.actions import Runner
 from sandbox.forge.git import EMPTY_TREE, FileChange
 from sandbox.forge.records import CheckRun, Pull, Repo
@@ -107,6 +107,7 @@ class ShownFile:
     change: FileChange
     lines: list[Line]
     notes: dict[int, list[dict[str, Any]]]  # annotations by the line of the new file they end at
+    remarks: dict[int, list[reviews.Remark]] = field(default_factory=dict)  # review comments, likewise
 
 
 def page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -303,10 +304,13 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
             if reaction.repo == repo.id:
                 count = marks.setdefault(reaction.subject, {})
                 count[reaction.content] = count.get(reaction.content, 0) + 1
-        roles = {c.login: forge.association(repo, c.login) for c in comments}
+        said: list[Any] = [r for r in forge.reviews if (r.repo, r.number) == (repo.id, number)]
+        roles = {c.login: forge.association(repo, c.login) for c in [*comments, *said]}
         roles[pull.login] = forge.association(repo, pull.login)
         return page(
-            "pull.html", title=f"{pull.title} · #{number}", comments=comments, marks=marks, roles=roles,
+            "pull.html", title=f"{pull.title} · #{number}", marks=marks, roles=roles,
+            timeline=sorted([*comments, *said], key=lambda c: c.id),
+            remarks=reviews.remarks(forge, repo, pull),
             faces={"+1": "👍", "-1": "👎", "laugh": "😄", "confused": "😕", "heart": "❤️", "hooray": "🎉",
                    "rocket": "🚀", "eyes": "👀"},
             accounts={a.login: a for a in forge.accounts}, **pull_frame(repo, pull, "conversation"),
@@ -337,13 +341,18 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
             return missing()
         repo, pull = found
         files = []
+        remarks: dict[str, dict[int, list[reviews.Remark]]] = {}
+        for remark in reviews.remarks(forge, repo, pull):
+            if remark.line is not None and remark.item.side == "RIGHT":
+                remarks.setdefault(remark.item.path, {}).setdefault(remark.line, []).append(remark)
         for change in pulls.files(forge, repo, pull):
             notes: dict[int, list[dict[str, Any]]] = {}
             for run in latest_checks(forge, repo, pull.head_sha):
                 for note in run.annotations:
                     if note["path"] == change.path:
                         notes.setdefault(note["end_line"], []).append(note | {"check": run.name})
-            files.append(ShownFile(change, diff_lines(change.patch) if change.patch else [], notes))
+            lines = diff_lines(change.patch) if change.patch else []
+            files.append(ShownFile(change, lines, notes, remarks.get(change.path, {})))
         return page(
             "pull_files.html", title=f"Files · {pull.title}", files=files, **pull_frame(repo, pull, "files")
         )

@@ -118,6 +118,40 @@ class Comment:
 
 
 @dataclass
+class Review:
+    id: int
+    repo: int
+    number: int
+    login: str
+    body: str
+    state: str  # COMMENTED, APPROVED or CHANGES_REQUESTED
+    commit: str
+    submitted_at: str
+    app: int | None = None
+
+
+@dataclass
+class ReviewComment:
+    """Where it stands is kept as it was written: `line` of `path` in `commit`."""
+
+    id: int
+    repo: int
+    number: int
+    review: int
+    login: str
+    body: str
+    path: str
+    commit: str
+    line: int
+    side: str  # LEFT or RIGHT
+    start_line: int | None
+    created_at: str
+    updated_at: str
+    reply_to: int | None = None
+    app: int | None = None
+
+
+@dataclass
 class Reaction:
     id: int
     repo: int

@@ -41,6 +41,8 @@ from sandbox.forge.records import (
     Reaction,
     Release,
     Repo,
+    Review,
+    ReviewComment,
     Run,
     Status,
     Store,
@@ -108,6 +110,8 @@ class Forge:
         self.labels = Table(store, Label)
         self.pulls = Table(store, Pull)
         self.comments = Table(store, Comment)
+        self.reviews = Table(store, Review)
+        self.review_comments = Table(store, ReviewComment)
         self.reactions = Table(store, Reaction)
         self.suites = Table(store, CheckSuite)
         self.checks = Table(store, CheckRun)

@@ -285,10 +285,11 @@ def pull_request(forge: Forge, repo: Repo, pull: Pull) -> Json:
 
     shape = pulls.shape(forge, repo, pull)
     count = sum(1 for c in forge.comments if c.repo == repo.id and c.number == pull.number)
+    reviewed = sum(1 for c in forge.review_comments if c.repo == repo.id and c.number == pull.number)
     return pull_simple(forge, repo, pull) | {
         "merged": pull.merged_at is not None, "mergeable": shape.mergeable, "rebaseable": None,
         "mergeable_state": "clean" if shape.mergeable else ("unknown" if pull.merged_at else "dirty"),
-        "merged_by": simple_user(forge, pull.merged_by), "comments": count, "review_comments": 0,
+        "merged_by": simple_user(forge, pull.merged_by), "comments": count, "review_comments": reviewed,
         "maintainer_can_modify": False, "commits": shape.commits, "additions": shape.additions,
         "deletions": shape.deletions, "changed_files": shape.files,
     }  # fmt: skip

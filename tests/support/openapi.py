@@ -176,5 +176,8 @@ def _loaded() -> Checker:
     account = listed["application/json"]["schema"]["items"]["properties"]["account"]
     if "allOf" in account:  # a person and an enterprise at once: everywhere else it is one of the two
         account["anyOf"] = account.pop("allOf")
+    remark = description["components"]["schemas"]["pull-request-review-comment"]["properties"]
+    for name in ("line", "position"):  # GitHub answers null for a comment that is outdated
+        remark[name]["nullable"] = True
     _mend(description)
     return Checker(description)
