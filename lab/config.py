@@ -136,10 +136,26 @@ class TuneSettings:
 
 
 @dataclass(frozen=True)
+class MtBench:
+    """Two-turn questions with a judge (Zheng et al. 2023, arXiv 2306.05685; 1,024 tokens an answer are its
+    code's). The LAB paper reports the mean of three runs (its table 3)."""
+
+    enabled: bool = False
+    repeats: int = 3
+    pairwise: bool = True
+    max_tokens: int = 1024
+
+
+@dataclass(frozen=True)
 class BenchmarkSettings:
-    """Items of general ability, measured before and after."""
+    """What is measured before and after. `standard` names public benchmarks, `NAME` or `NAME@COMMIT`."""
 
     general: str = ".treewright/general.jsonl"
+    standard: tuple[str, ...] = ()
+    limit: int = 0
+    judge: bool = False
+    retrieval: bool = False
+    mt_bench: MtBench = MtBench()
 
 
 @dataclass(frozen=True)
@@ -150,6 +166,12 @@ class GatePolicy:
     leaf_gain: float = 0.0
     confidence: float = 0.95
     parse_failure_limit: float = 0.05
+    contamination_limit: float = 0.0
+    margins: Mapping[str, float] = field(default_factory=dict)
+
+    def margin(self, name: str) -> float:
+        """The largest loss of the general benchmark `name`."""
+        return float(self.margins.get(name, self.general_margin))
 
 
 @dataclass(frozen=True)
