@@ -1,0 +1,323 @@
+"""Learning, measured: 20 new facts, before and after tuning, with replay and without, over several seeds.
+
+    .venv/bin/python bench/learning/run.py                 # 3 seeds x 2 variants, about an hour on 2 cores
+    .venv/bin/python bench/learning/run.py --quick         # one short cell, some minutes: does it all run?
+    .venv/bin/python bench/learning/run.py --table         # print the tables of results.json again
+
+The student is the embedded model; the tuning is the stage's own (`gpu_runner.tune.run`: the phases of a
+preset, seeded mixing, the loop), the questions are asked by the benchmark stage's own functions, and the
+general set is held to the gate's own test (paired by item, margin and confidence of the example's policy).
+What is measured is the tuning and not a teacher: the rows are written phrasings from `facts.json`.
+
+A cell is one variant and seed. A finished cell is in `results.json` under a key of its data and settings and
+is not run again; a killed one goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(HERE))
+
+import material  # noqa: E402
+
+from gpu_runner import statistics as paired_statistics  # noqa: E402
+from gpu_runner.benchmark import contributed, general  # noqa: E402
+from gpu_runner.benchmark.model import answer_all, load  # noqa: E402
+from gpu_runner.benchmark.scoring import Scored, words  # noqa: E402
+from gpu_runner.embedded import cache_folder  # noqa: E402
+from gpu_runner.stage import tool_versions  # noqa: E402
+from gpu_runner.student import resolve_student  # noqa: E402
+from gpu_runner.tune import phases  # noqa: E402
+from gpu_runner.tune import tune as tuning  # noqa: E402
+from lab.config import load_config  # noqa: E402
+from lab.contracts import digest, read_json, read_lines, write_json, write_lines  # noqa: E402
+
+VARIANTS = ("with replay", "without replay")
+RESULTS = HERE / "results.json"
+EXAMPLE = ROOT / "examples" / "taxonomy"
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a cell trains on and how; everything here is part of the cell's key."""
+
+    preset: str = "embedded-cpu"
+    rows_a_fact: int = 12
+    facts_epochs: int = 2
+    facts_rate: float = 2e-4
+    skill_rows: int = 100
+    skill_rate: float = 1e-4
+    replay_share: float = 0.25
+    buffer_rows: int = 32
+    buffer_in_first: int = 0
+
+
+@dataclass(frozen=True)
+class Questions:
+    held_out: tuple[contributed.HeldOut, ...]
+    general: tuple[general.ChoiceItem, ...]
+    skill: tuple[tuple[str, str], ...]
+
+    @staticmethod
+    def read(limit: int | None = None) -> Questions:
+        items = contributed.held_out(material.held_out_items(material.facts()), {material.LEAF})
+        rows = list(read_lines(EXAMPLE / ".treewright" / "general.jsonl"))
+        return Questions(
+            tuple(items[:limit]),
+            tuple(general.general_items(rows[:limit])),
+            tuple(material.requests()[1][:limit]),
+        )
+
+    def digest(self) -> str:
+        return digest([[asdict(item) for item in (*self.held_out, *self.general)], [list(p) for p in self.skill]])
+
+
+def main() -> None:
+    given = _arguments()
+    results = read_json(given.out) if given.out.is_file() else {"base": {}, "cells": {}}
+    if not given.table:
+        measure_all(given, results)
+    print(table(results))
+
+
+def measure_all(given: argparse.Namespace, results: dict[str, Any]) -> None:
+    student = resolve_student("embedded", given.cache)
+    questions = Questions.read(8 if given.quick else None)
+    replay = base_answers(student, given.work / "replay.jsonl", 8 if given.quick else None)
+    before = base_scores(student, questions, results["base"], given.out, results)
+    size = replace(Size(), **json.loads(given.settings))
+    if given.quick:
+        size = replace(size, rows_a_fact=2, facts_epochs=1, skill_rows=8, buffer_rows=8)
+    for seed in range(given.seeds):
+        for variant in given.variants:
+            key = digest([asdict(size), variant, seed, questions.digest(), replay, facts_digest()])
+            name = f"{variant}, seed {seed}"
+            if results["cells"].get(name, {}).get("key") == key:
+                print(f"{name}: finished before", flush=True)
+                continue
+            print(f"{name}: starts {datetime.now(UTC):%H:%M:%S}", flush=True)
+            made = cell(size, variant, seed, student, questions, replay, before, given.work / key[7:15])
+            results["cells"][name] = {"key": key, "variant": variant, "seed": seed, **made}
+            write_json(given.out, results)
+            print(f"{name}: {summary(made)}", flush=True)
+
+
+def facts_digest() -> str:
+    return digest([asdict(fact) for fact in material.facts()])
+
+
+def base_answers(student: Path, kept: Path, limit: int | None) -> list[tuple[str, str]]:
+    """The replay buffer: general prompts of the example with the untuned model's own greedy answers."""
+    prompts = [row["prompt"] for row in read_lines(EXAMPLE / ".treewright" / "replay_prompts.jsonl")][:limit]
+    stored = [(row["prompt"], row["answer"]) for row in read_lines(kept)] if kept.is_file() else []
+    if [prompt for prompt, _ in stored] != prompts:
+        stored = list(zip(prompts, answer_all(load(student), prompts), strict=True))
+        write_lines(kept, ({"prompt": prompt, "answer": answer} for prompt, answer in stored))
+    return [(prompt, answer) for prompt, answer in stored if answer]
+
+
+def base_scores(
+    student: Path, questions: Questions, stored: dict[str, Any], out: Path, results: dict[str, Any]
+) -> dict[str, dict[str, bool]]:
+    if stored.get("key") != questions.digest():
+        print("the untuned model answers", flush=True)
+        stored.clear()
+        stored.update(key=questions.digest(), **ask(student, questions, out.parent))
+        write_json(out, results)
+    return {name: stored[name] for name in ("recall", "choice", "general", "skill")}
+
+
+def ask(folder: Path, questions: Questions, scratch: Path) -> dict[str, Any]:
+    """Every question to one model, by the functions that the benchmark stage uses."""
+    model = load(folder)
+    rows = scratch / f".asking-{os.getpid()}"
+    rows.mkdir(parents=True)
+    try:
+        broad, _ = general.choose(model, questions.general, "general", chat=False, folder=rows)
+        picked, _ = contributed.choose_held_out(model, questions.held_out, rows)
+    finally:
+        shutil.rmtree(rows)
+    written = contributed.answer_held_out(model, questions.held_out)
+    polite = answer_all(model, [question for question, _ in questions.skill])
+
+    def right(scores: Mapping[str, Scored]) -> dict[str, bool]:
+        return {name: score.right for name, score in scores.items()}
+
+    return {
+        "recall": right(written),
+        "choice": right(picked),
+        "general": right(broad),
+        "skill": {
+            question: words(given) == words(wanted)
+            for (question, wanted), given in zip(questions.skill, polite, strict=True)
+        },
+        "answers": {name: score.text for name, score in written.items()},
+    }
+
+
+def cell(
+    size: Size,
+    variant: str,
+    seed: int,
+    student: Path,
+    questions: Questions,
+    replay: Sequence[tuple[str, str]],
+    before: Mapping[str, Mapping[str, bool]],
+    work: Path,
+) -> dict[str, Any]:
+    """Tune once and ask everything; the model is thrown away."""
+    samples = material.training_samples(material.facts(), replay, seed, size.rows_a_fact)
+    write_lines(work / "generate" / "samples.jsonl", samples)
+    settings = tuning.TuneSettings(str(student), preset=register(size, variant == VARIANTS[0]), seed=seed)
+    wall, cpu = time.monotonic(), cpu_seconds()
+    tuning.run(work, work / "tune", settings, say=lambda line: print(f"  {line}", flush=True))
+    wall, cpu = time.monotonic() - wall, cpu_seconds() - cpu
+    after = ask(work / "tune" / "model", questions, work)
+    report = read_json(work / "tune" / "phases.json")
+    shutil.rmtree(work)
+    return {
+        **{name: compared(before[name], after[name]) for name in ("recall", "choice", "skill", "general")},
+        "kept": kept(before["general"], after["general"]),
+        "tuning": {
+            "wall_seconds": round(wall, 1),
+            "cpu_seconds": round(cpu, 1),
+            "steps": sum(phase["steps"] for phase in report["phases"]),
+            "tokens": sum(phase["tokens"] for phase in report["phases"]),
+            "peak_memory_gib": round(report["peak_memory_bytes"] / 2**30, 2),
+            "rows": [phase["counts"] for phase in report["phases"]],
+        },
+        "settings": asdict(size),
+        "versions": tool_versions(("torch", "transformers", "lm_eval")),
+        "answers": after["answers"],
+    }
+
+
+def register(size: Size, with_replay: bool) -> str:
+    """Make the cell's preset known to the stage and return its name: the named preset's phases with the
+    cell's numbers, and nothing replayed where the variant says so."""
+    first, second, *_ = phases.PRESETS[size.preset].phases
+    budget = replace(
+        second.budget,
+        datasets=("skill",),
+        max_rows=size.skill_rows,
+        replay_share=size.replay_share if with_replay else 0.0,
+        buffer_rows=size.buffer_rows if with_replay else 0,
+    )
+    facts_budget = replace(
+        first.budget, max_rows=None, buffer_rows=size.buffer_in_first if with_replay else 0
+    )
+    made = replace(
+        phases.PRESETS[size.preset],
+        name="bench-learning" + ("" if with_replay else "-without-replay"),
+        phases=(
+            replace(first, budget=facts_budget, epochs=size.facts_epochs, learning_rate=size.facts_rate),
+            replace(second, budget=budget, learning_rate=size.skill_rate),
+        ),
+    )
+    phases.PRESETS = {**phases.PRESETS, made.name: made}
+    return made.name
+
+
+def compared(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, float | int]:
+    return {
+        "items": len(before),
+        "base": sum(before.values()) / len(before),
+        "candidate": sum(after.values()) / len(after),
+    }
+
+
+def kept(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, Any]:
+    """The gate's test of no regression, alone: the lower bound of the paired difference against the margin."""
+    config, findings = load_config((EXAMPLE / ".github" / "treewright.yml").read_bytes())
+    assert not findings, findings
+    names = list(before)
+    evidence = paired_statistics.paired([int(before[n]) for n in names], [int(after[n]) for n in names], names)
+    low = evidence.low(1 - config.gate.confidence)
+    margin = config.gate.general_margin
+    return {"difference": evidence.difference, "low": low, "margin": margin, "proven": low > -margin}
+
+
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def summary(made: Mapping[str, Any]) -> str:
+    scores = ", ".join(
+        f"{name} {made[name]['base']:.0%} -> {made[name]['candidate']:.0%}"
+        for name in ("recall", "choice", "skill", "general")
+    )
+    kept = made["kept"]
+    return (
+        f"{scores} (at least {kept['low']:+.1%}, margin {-kept['margin']:.0%}), "
+        f"tuned in {made['tuning']['wall_seconds']:.0f} s ({made['tuning']['cpu_seconds']:.0f} CPU-s)"
+    )
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Markdown: mean and range over the seeds for each variant, then every cell."""
+    cells = list(results["cells"].values())
+    names = {
+        "recall": "held-out recall, written answer",
+        "choice": "held-out choice of four",
+        "general": "general questions",
+        "skill": "the later phase's skill, held-out",
+    }
+    shown = [variant for variant in VARIANTS if any(cell["variant"] == variant for cell in cells)]
+    lines = ["| | items | before | " + " | ".join(f"after, {variant}" for variant in shown) + " |"]
+    lines.append("|---" * (3 + len(shown)) + "|")
+    for name, title in names.items():
+        columns = []
+        for variant in shown:
+            values = [cell[name]["candidate"] for cell in cells if cell["variant"] == variant]
+            columns.append(f"{statistics.mean(values):.1%} ({min(values):.1%} to {max(values):.1%})")
+        one = cells[0][name]
+        lines.append(f"| {title} | {one['items']} | {one['base']:.1%} | {' | '.join(columns)} |")
+    lines += ["", "| cell | recall | choice | general | lowest difference | margin held | tuned in |", "|---" * 7 + "|"]
+    for title, cell in results["cells"].items():
+        kept, tuned = cell["kept"], cell["tuning"]
+        lines.append(
+            f"| {title} | {cell['recall']['candidate']:.1%} | {cell['choice']['candidate']:.1%} "
+            f"| {cell['general']['candidate']:.1%} | {kept['low']:+.1%} | {'yes' if kept['proven'] else 'no'} "
+            f"| {tuned['wall_seconds']:.0f} s, {tuned['cpu_seconds']:.0f} CPU-s |"
+        )
+    return "\n".join(lines)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default 3)")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--settings", default="{}", help="JSON over the defaults of `Size`, to try others")
+    parser.add_argument("--out", type=Path, help="where the results are kept (default: results.json here)")
+    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "bench" / "learning")
+    parser.add_argument("--cache", type=Path, default=cache_folder(), help="where the model lies")
+    parser.add_argument("--quick", action="store_true", help="one seed, few rows and questions; proves nothing")
+    parser.add_argument("--table", action="store_true", help="only print the tables of the results so far")
+    given = parser.parse_args()
+    if given.quick:
+        given.seeds = 1
+    given.out = given.out or (given.work / "quick.json" if given.quick else RESULTS)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    return given
+
+
+if __name__ == "__main__":
+    main()
