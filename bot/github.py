@@ -9,7 +9,7 @@ it writes again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -17,21 +17,13 @@ import httpx
 import requests
 from github import Auth, Github, GithubException, GithubIntegration, GithubRetry
 
+from bot import watch
 from bot.events import PullFacts, pull_facts
 from bot.git import GitError
+from bot.grants import PERMISSIONS
 from bot.settings import Settings
 
 Json = dict[str, Any]
-# What the bot writes needs no more than this (docs/security.md lists what each is for).
-PERMISSIONS = {
-    "actions": "write",  # dispatch the release workflow, read its runs
-    "checks": "write",
-    "contents": "write",  # merge
-    "issues": "write",  # comments and reactions
-    "members": "read",  # teams that may approve
-    "metadata": "read",
-    "pull_requests": "write",
-}
 ROLES = ("none", "read", "triage", "write", "maintain", "admin")
 """What a person may do in a repository, the least first (GitHub, repository roles)."""
 _SAFE = frozenset({"GET", "HEAD", "PATCH", "PUT", "DELETE"})
@@ -50,6 +42,8 @@ def transient(error: BaseException) -> bool:
 class App:
     """The App itself; gives a `Repository` for each repository that it is installed on."""
 
+    permissions: Mapping[str, str] = PERMISSIONS
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._auth = Auth.AppAuth(settings.app_id, settings.key)
@@ -66,7 +60,9 @@ class App:
         settings = self.settings
         with self._lock:
             if installation not in self._clients:
-                auth = Auth.AppInstallationAuth(self._auth, installation, token_permissions=PERMISSIONS)
+                auth = Auth.AppInstallationAuth(
+                    self._auth, installation, token_permissions=dict(self.permissions)
+                )
                 client = Github(
                     auth=auth,
                     base_url=settings.api_url,
@@ -128,8 +124,11 @@ class Repository:
     def ask(self, verb: str, path: str, body: Json | None = None, parameters: Json | None = None) -> Any:
         """One request; `path` is under `/repos/OWNER/NAME` unless it starts with `//`."""
         url = path[1:] if path.startswith("//") else f"/repos/{self.name}{path}"
-        with self._lock:
-            _, data = self._client.requester.requestJsonAndCheck(verb, url, parameters=parameters, input=body)
+        with watch.request(self.name, self.installation, verb, path, body) as answered, self._lock:
+            headers, data = self._client.requester.requestJsonAndCheck(
+                verb, url, parameters=parameters, input=body
+            )
+            answered(headers)
         return data
 
     def pages(self, path: str, parameters: Json, key: str | None = None, most: int = 10) -> Iterator[Json]:

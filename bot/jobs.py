@@ -23,6 +23,7 @@ from bot.commands import parse
 from bot.events import CheckEvent, CommentEvent, Event, RunEvent, read
 from bot.github import transient
 from bot.services import Services
+from bot.whose import whose
 
 WORK = "work"
 COMMANDS = "commands"
@@ -118,7 +119,13 @@ def _step(work: Callable[..., Any], name: str, *arguments: object) -> Any:
         "backoff_rate": 2.0,
         "should_retry": _retry,
     }
-    return DBOS.run_step(options, work, *arguments)
+    return DBOS.run_step(options, _on_behalf, DBOS.workflow_id, name, work, *arguments)
+
+
+def _on_behalf(job: str | None, step: str, work: Callable[..., Any], *arguments: object) -> Any:
+    """Whatever the step decides and writes is entered in the audit log with whose wish it was."""
+    with audit.acting(**whose(services().store, job or ""), job=job, step=step):
+        return work(*arguments)
 
 
 # --- workflows

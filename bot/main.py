@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from bot import audit, jobs
+from bot.audit_log import AuditLog
 from bot.inbox import Dispatcher
 from bot.reconcile import Reconciler
 from bot.services import Services
@@ -28,10 +29,12 @@ class Bot:
         settings = services.settings
         due = threading.Event()
         self._services = services
+        self._audit = AuditLog(services.store.engine)
         self._dispatcher = Dispatcher(services.store, settings.login, 5 * settings.polling_seconds, due)
         self._reconciler = Reconciler(services, settings.reconcile_seconds, due)
 
     def start(self) -> None:
+        audit.keep_in(self._audit)
         jobs.open_jobs(self._services)
         self._dispatcher.start()
         self._reconciler.start()
@@ -41,6 +44,7 @@ class Bot:
         self._reconciler.stop()
         self._dispatcher.stop()
         jobs.close_jobs()
+        audit.keep_no_more(self._audit)
         self._services.store.close()
         audit.note("the bot is down")
 
