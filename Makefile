@@ -1,6 +1,7 @@
 # Two commands on a fresh machine with Python 3.11+ and git: `make demo` plays the main job, `make test` passes the tests.
 PYTHON ?= python3
 VENV ?= .venv
+TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 # Small models on few cores: idle OpenMP threads must sleep, not spin, or two processes starve each other.
 export OMP_WAIT_POLICY := PASSIVE
@@ -12,8 +13,9 @@ help: ## What there is to make
 demo: $(VENV)/.ready ## Play the whole loop on this machine (DEMO_ARGS="--keep" leaves the pages open)
 	$(BIN)/treewright demo $(DEMO_ARGS)
 
+# Whole files go to the workers, so that what a file's tests share is made once; the order stays ours (tests/conftest.py).
 test: $(VENV)/.ready-dev .cache/openapi/api.github.com.json ## Run every test (PYTEST_ARGS="-k lint" for some)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 $(PYTEST_ARGS)
 
 check: $(VENV)/.ready-dev ## Lint, types, import rules, schemas, workflows
 	$(BIN)/ruff check .

@@ -38,9 +38,10 @@ MISTAKES = {
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, dict[str, Any], Wire]]:
     """The story's facts, and the house still open. Every exchange with the forge's API is kept."""
     wire = Wire()
-    with House(
-        Options(tmp_path_factory.mktemp("loop") / "house", scale="small"), wrap_forge=wire.tap
-    ) as house:
+    options = Options(tmp_path_factory.mktemp("loop") / "house", scale="small")
+    # The stages are what the whole run waits for: they may use every core (see tests/conftest.py).
+    with pytest.MonkeyPatch.context() as patch, House(options, wrap_forge=wire.tap) as house:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
         house.open(print)
         story = Play(house, print).play()
         yield house, story.facts, wire
