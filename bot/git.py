@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import subprocess
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 _FETCH_SECONDS = 300
 _READ_SECONDS = 60
+_EVERY_LINE = 1 << 30
+_HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 
 
 class GitError(RuntimeError):
@@ -55,6 +58,30 @@ class Mirror:
     def parents(self, sha: str) -> list[str]:
         """The parents of a commit, the first one first."""
         return self._ask("rev-list", "--parents", "-n", "1", sha).split()[1:]
+
+    def shown(self, base: str, head: str, paths: Collection[str]) -> dict[str, list[tuple[int, int]]]:
+        """By path: the first and last lines of `head`'s side that a diff with three lines around each change
+        shows, hunk by hunk, as GitHub shows a pull request. Only for `paths`; binary files have none.
+        """
+        options = ["--no-color", "--no-ext-diff", "--no-textconv"]
+        raw = self._ask("diff", "--raw", "-z", "--no-abbrev", "-M", *options, base, head, "--").split("\0")
+        found: dict[str, list[tuple[int, int]]] = {}
+        index = 0
+        while index + 1 < len(raw) and raw[index].startswith(":"):
+            _, mode, old, new, status = raw[index].split(" ")
+            index += 3 if status[0] in "RC" else 2
+            path = raw[index - 1]
+            if path not in paths or status[0] == "D" or not mode.startswith("100"):
+                continue
+            if status[0] == "A":
+                found[path] = [(1, _EVERY_LINE)]
+                continue
+            # By blobs, not by names: a contributed name never has to be read out of a patch.
+            patch = self._ask("diff", "-U3", *options, old, new)
+            found[path] = [
+                (int(match[1]), int(match[1]) + int(match[2] or 1) - 1) for match in _HUNK.finditer(patch)
+            ]
+        return found
 
 
 class Mirrors:

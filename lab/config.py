@@ -39,6 +39,7 @@ class Budgets:
     """What one contributor may use of the project's machines."""
 
     previews_per_user_per_day: int = 20
+    previews_in_flight: int = 5  # of one person at once
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,17 @@ class GatePolicy:
 
 
 @dataclass(frozen=True)
+class PullRequests:
+    """What the bot shows on a pull request beside its comment and checks. Only labels that begin with the
+    prefix are ever made, put or taken away.
+    """
+
+    suggestions: int = 20  # review comments with a fix that one click takes; 0 turns them off
+    labels: bool = False
+    label_prefix: str = "treewright: "
+
+
+@dataclass(frozen=True)
 class ReleaseSettings:
     """Where a release goes. Empty names mean that nothing can be published yet."""
 
@@ -197,6 +209,7 @@ class RepositoryConfig:
     tune: TuneSettings = TuneSettings()
     benchmark: BenchmarkSettings = BenchmarkSettings()
     gate: GatePolicy = GatePolicy()
+    pull_requests: PullRequests = PullRequests()
     release: ReleaseSettings = ReleaseSettings()
 
     def to_json(self) -> dict[str, Any]:
