@@ -28,8 +28,9 @@ check: $(VENV)/.ready-dev ## Lint, types, import rules, schemas, workflows
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/actionlint -color .github/workflows/*.yml examples/taxonomy/.github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github actions sandbox/actions examples/taxonomy/.github
 
-bench: $(VENV)/.ready ## Measure lint and diff beside a named peer (BENCH_ARGS="--leaves 100 --runs 1" is quick)
-	$(BIN)/python bench/lint/run.py $(BENCH_ARGS)
+BENCH_ARGS ?= --quick
+bench: $(VENV)/.ready ## Run every benchmark in its quick size (BENCH=lint for one, BENCH_ARGS= for its full size)
+	$(BIN)/python bench/run.py $(BENCH) -- $(BENCH_ARGS)
 
 format: $(VENV)/.ready-dev ## Format the code
 	$(BIN)/ruff format .

@@ -31,10 +31,15 @@ VERBS = (
     "lock", "measure", "polish", "wash", "wrap",
 )  # fmt: skip
 THINGS = (
-    "the window", "the gate", "this box", "the blue chair", "that lamp", "the kitchen table", "the old bicycle",
-    "my suitcase", "the garden bench", "the glass door", "the wooden shelf", "these two baskets",
+    "the window", "the gate", "this box", "the blue chair", "that lamp", "the kitchen table",
+    "the old bicycle", "my suitcase", "the garden bench", "the glass door", "the wooden shelf",
+    "these two baskets",
 )  # fmt: skip
-ORDERS = ('Turn this order into a polite request: "{}"', 'Say it politely: "{}"', 'How do I ask this kindly? "{}"')
+ORDERS = (
+    'Turn this order into a polite request: "{}"',
+    'Say it politely: "{}"',
+    'How do I ask this kindly? "{}"',
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def held_out_items(known: Sequence[Fact]) -> list[dict[str, Any]]:
     items = []
     for fact in known:
         for number, question in enumerate(fact.held_out):
-            draw = random.Random(f"choices/{fact.id}/{number}")  # noqa: S311 - an order, not a secret
+            draw = random.Random(f"choices/{fact.id}/{number}")
             others = [other.answer for other in known if other.group == fact.group and other.id != fact.id]
             choices = [fact.answer, *draw.sample(others, 3)]
             draw.shuffle(choices)
@@ -83,9 +88,12 @@ def held_out_items(known: Sequence[Fact]) -> list[dict[str, Any]]:
 def requests() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The skill as (question, answer): for training, and 20 for evaluation whose orders are not trained."""
     pairs = [(verb, thing) for verb in VERBS for thing in THINGS]
-    random.Random("orders").shuffle(pairs)  # noqa: S311
+    random.Random("orders").shuffle(pairs)
     made = [
-        (ORDERS[number % len(ORDERS)].format(f"{verb.capitalize()} {thing}."), f"Could you please {verb} {thing}?")
+        (
+            ORDERS[number % len(ORDERS)].format(f"{verb.capitalize()} {thing}."),
+            f"Could you please {verb} {thing}?",
+        )
         for number, (verb, thing) in enumerate(pairs)
     ]
     return made[20:], made[:20]
@@ -95,7 +103,7 @@ def training_samples(
     known: Sequence[Fact], replay: Sequence[tuple[str, str]], seed: int, rows_a_fact: int
 ) -> list[dict[str, Any]]:
     """Lines of `generate/samples.jsonl`: facts by seeded draw, the skill, and the base's own answers."""
-    draw = random.Random(f"rows/{seed}")  # noqa: S311
+    draw = random.Random(f"rows/{seed}")
     samples = []
     for fact in known:
         asked = [frame.format(question) for question in fact.train for frame in FRAMES]

@@ -86,7 +86,9 @@ class Questions:
         )
 
     def digest(self) -> str:
-        return digest([[asdict(item) for item in (*self.held_out, *self.general)], [list(p) for p in self.skill]])
+        return digest(
+            [[asdict(item) for item in (*self.held_out, *self.general)], [list(p) for p in self.skill]]
+        )
 
 
 def main() -> None:
@@ -244,11 +246,13 @@ def compared(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str,
 
 
 def kept(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, Any]:
-    """The gate's test of no regression, alone: the lower bound of the paired difference against the margin."""
+    """The gate's test of no regression, alone: the paired difference's lower bound against the margin."""
     config, findings = load_config((EXAMPLE / ".github" / "treewright.yml").read_bytes())
     assert not findings, findings
     names = list(before)
-    evidence = paired_statistics.paired([int(before[n]) for n in names], [int(after[n]) for n in names], names)
+    evidence = paired_statistics.paired(
+        [int(before[n]) for n in names], [int(after[n]) for n in names], names
+    )
     low = evidence.low(1 - config.gate.confidence)
     margin = config.gate.general_margin
     return {"difference": evidence.difference, "low": low, "margin": margin, "proven": low > -margin}
@@ -290,12 +294,17 @@ def table(results: Mapping[str, Any]) -> str:
             columns.append(f"{statistics.mean(values):.1%} ({min(values):.1%} to {max(values):.1%})")
         one = cells[0][name]
         lines.append(f"| {title} | {one['items']} | {one['base']:.1%} | {' | '.join(columns)} |")
-    lines += ["", "| cell | recall | choice | general | lowest difference | margin held | tuned in |", "|---" * 7 + "|"]
+    lines += [
+        "",
+        "| cell | recall | choice | general | lowest difference | margin held | tuned in |",
+        "|---" * 7 + "|",
+    ]
     for title, cell in results["cells"].items():
         kept, tuned = cell["kept"], cell["tuning"]
+        held = "yes" if kept["proven"] else "no"
         lines.append(
             f"| {title} | {cell['recall']['candidate']:.1%} | {cell['choice']['candidate']:.1%} "
-            f"| {cell['general']['candidate']:.1%} | {kept['low']:+.1%} | {'yes' if kept['proven'] else 'no'} "
+            f"| {cell['general']['candidate']:.1%} | {kept['low']:+.1%} | {held} "
             f"| {tuned['wall_seconds']:.0f} s, {tuned['cpu_seconds']:.0f} CPU-s |"
         )
     return "\n".join(lines)
@@ -309,7 +318,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="where the results are kept (default: results.json here)")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "bench" / "learning")
     parser.add_argument("--cache", type=Path, default=cache_folder(), help="where the model lies")
-    parser.add_argument("--quick", action="store_true", help="one seed, few rows and questions; proves nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="one seed, few rows and questions; proves nothing"
+    )
     parser.add_argument("--table", action="store_true", help="only print the tables of the results so far")
     given = parser.parse_args()
     if given.quick:

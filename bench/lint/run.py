@@ -1,7 +1,7 @@
 """Lint side by side with instructlab-schema 0.4.2, one changed leaf in a large tree, and a diff's memory.
 
     .venv/bin/python bench/lint/run.py                 # everything, some minutes
-    .venv/bin/python bench/lint/run.py --leaves 100 --large 1000 --runs 1 --offline   # a quick look, no peer
+    .venv/bin/python bench/lint/run.py --quick         # a quick look, no peer: proves nothing
 
 Three questions, each answered by whole runs in one go on trees that `tree.py` makes:
 
@@ -86,7 +86,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--offline", action="store_true", help="leave the peer out")
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="small trees, one run, no peer")
+    given = parser.parse_args()
+    if given.quick:
+        given.leaves, given.large, given.runs, given.offline = 100, 1000, 1, True
+    return given
 
 
 def one_process(root: Path, runs: int) -> tuple[float, float]:
