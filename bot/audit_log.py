@@ -1,4 +1,4 @@
-"""The audit log: every decision and every write to GitHub as a chain of records (`chain.py`), in the database.
+"""The audit log: every decision and every write to GitHub, as a chain of records (`chain.py`) in the database.
 
     treewright audit verify [--checkpoint N:sha256:...] [--from FILE]
     treewright audit export > audit.jsonl

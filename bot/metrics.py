@@ -1,7 +1,7 @@
 """What an operator watches, in Prometheus' text format at `/metrics`.
 
 Two kinds: what this process saw (histograms, requests, GitHub's budget), and what the database says at the
-moment of the question (inbox, jobs, releases, counters), which is the same from every replica: in a query take
+moment of the question (inbox, jobs, releases, counters), which is the same from every replica: a query takes
 `max`, not `sum`, over replicas. No label holds a repository's or a person's name, for the page may be read by
 more people than the repository.
 """

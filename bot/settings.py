@@ -1,4 +1,4 @@
-"""The bot's settings, from the environment (`TREEWRIGHT_BOT_*`) and nowhere else.
+"""The bot's settings, from the environment (`TREEWRIGHT_BOT_*`) and the file that `--settings` names.
 
 There is no default secret and no default key: without them the bot refuses to start. The webhook secret may
 have a predecessor, so that it can be rotated without losing a delivery.
@@ -83,12 +83,15 @@ class Settings(BaseSettings):
         return f"{self.app_slug}[bot]"
 
 
-def load(**overrides: Any) -> Settings:
-    """The settings of this environment. Raises `SettingsError`, which names each variable but never its
+def load(file: Path | None = None, **overrides: Any) -> Settings:
+    """The settings of this environment; `file` (NAME=value lines, as `treewright bot setup` writes them)
+    says what the environment does not. Raises `SettingsError`, which names each variable but never its
     value.
     """
+    if file is not None and not file.is_file():
+        raise SettingsError(f"{file}: no such file; `treewright bot setup` makes one")
     try:
-        settings = Settings(**overrides)
+        settings = Settings(**{"_env_file": file, **overrides})
         if "PRIVATE KEY" not in settings.key:
             raise SettingsError(
                 "TREEWRIGHT_BOT_PRIVATE_KEY: not a PEM private key; download one from the App's page"

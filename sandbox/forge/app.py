@@ -24,6 +24,7 @@ from sandbox.forge import (
     api_repos,
     api_reviews,
     git_http,
+    manifests,
     oidc,
     pages,
 )
@@ -67,6 +68,7 @@ def create_app(forge: Forge, admin_token: str, runner: RunnerSettings | None = N
     app.include_router(oidc.router(forge, issuer, actions))
     app.include_router(api_releases.downloads(forge))
     app.include_router(git_http.router(forge))
+    app.include_router(manifests.router(forge))
     app.include_router(pages.router(forge, actions))
     _errors(app)
     app.add_middleware(Edge, forge=forge)

@@ -1,4 +1,5 @@
-"""`treewright bot`: the GitHub App. `run` serves it, `replay` reads a stored delivery without any network."""
+"""`treewright bot`: the GitHub App. `setup` makes it, `run` serves it, `replay` reads a stored delivery
+without any network."""
 
 from __future__ import annotations
 
@@ -10,26 +11,87 @@ import typer
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="The GitHub App: checks, comments, approvals, releases.", no_args_is_help=True)
+    group.command("setup")(setup)
     group.command("run")(run)
     group.command("replay")(replay)
     app.add_typer(group, name="bot")
 
 
+def setup(
+    webhook_url: Annotated[str, typer.Option(help="Where GitHub will deliver: https://YOUR-HOST/webhook.")],
+    into: Annotated[Path, typer.Option(help="Folder for the credentials; made for you only.")] = Path(
+        "treewright-app"
+    ),
+    org: Annotated[str, typer.Option(help="Organization that owns the App; none: your own account.")] = "",
+    name: Annotated[str, typer.Option(help="The App's name; no other App on GitHub may have it.")] = "",
+    host: Annotated[
+        str, typer.Option(help="GitHub, or the address of your GitHub Enterprise Server.")
+    ] = "https://github.com",
+    public: Annotated[bool, typer.Option("--public", help="Others may install it, too.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page on 127.0.0.1; 0 is any.")] = 0,
+    open_browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page by itself.")
+    ] = True,
+) -> None:
+    """Make the GitHub App: opens a page here that leads to GitHub, and stores what GitHub gives back."""
+    import webbrowser
+
+    from bot.setup import VALID_SECONDS, Plan, SetupError, next_steps, prepare
+    from bot.setup_page import SetupServer
+
+    if not webhook_url.startswith("https://") and "://127.0.0.1" not in webhook_url:
+        typer.echo(
+            "--webhook-url: GitHub delivers over https; put a TLS proxy in front of the bot.", err=True
+        )
+        raise typer.Exit(2)
+    try:
+        called = name or f"treewright-{org}".rstrip("-")
+        plan = Plan.of(host, name=called, webhook_url=webhook_url, folder=into, owner=org, public=public)
+        prepare(into)
+    except SetupError as error:
+        typer.echo(f"treewright bot setup: {error}.", err=True)
+        raise typer.Exit(2) from None
+    server = SetupServer(plan, port)
+    server.start()
+    typer.echo(f"Open this page on this machine, within 15 minutes:\n\n  {server.url}\n")
+    if open_browser:
+        webbrowser.open(server.url)
+    try:
+        server.outcome.done.wait(VALID_SECONDS)
+    except KeyboardInterrupt:
+        server.outcome.trouble = "stopped; nothing was stored"
+    finally:
+        server.shutdown()
+        server.server_close()
+    made = server.outcome.made
+    if made is None:
+        typer.echo(f"treewright bot setup: {server.outcome.trouble or 'nobody came back in time'}.", err=True)
+        raise typer.Exit(1)
+    typer.echo(next_steps(plan, made, Path(server.outcome.settings)))
+
+
+Settings = Annotated[
+    Path | None,
+    typer.Option("--settings", envvar="TREEWRIGHT_BOT_SETTINGS", help="File of NAME=value lines (app.env)."),
+]
+
+
 def run(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    settings: Settings = None,
 ) -> None:
-    """Serve the bot. Its settings come from TREEWRIGHT_BOT_* in the environment."""
+    """Serve the bot. Its settings come from TREEWRIGHT_BOT_* in the environment, and from a file."""
     from bot.settings import SettingsError, load
 
     try:
-        settings = load()
+        loaded = load(settings)
     except SettingsError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     from bot.main import serve
 
-    serve(settings, host, port)
+    serve(loaded, host, port)
 
 
 def replay(
