@@ -129,6 +129,16 @@ class GenerateSettings:
 
 
 @dataclass(frozen=True)
+class SynthesisSettings:
+    """Which flows write the rows: a shipped set, and for a kind of leaf the repository's own flow instead.
+    `auto` is the LAB method's flows, and the compact ones where the teacher is the small embedded model.
+    """
+
+    preset: Literal["auto", "lab", "compact"] = "auto"
+    flows: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TuneSettings:
     """A named preset of the tuning loop, and single settings that differ from it."""
 
@@ -206,6 +216,7 @@ class RepositoryConfig:
     models: Models = Models()
     preview: PreviewSettings = PreviewSettings()
     generate: GenerateSettings = GenerateSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
     tune: TuneSettings = TuneSettings()
     benchmark: BenchmarkSettings = BenchmarkSettings()
     gate: GatePolicy = GatePolicy()
