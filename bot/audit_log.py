@@ -1,4 +1,5 @@
-"""The audit log: every decision and every write to GitHub, as a chain of records (`chain.py`) in the database.
+"""The audit log: every decision and every write to GitHub, as a chain of records (`chain.py`) in the
+database.
 
     treewright audit verify [--checkpoint N:sha256:...] [--from FILE]
     treewright audit export > audit.jsonl
@@ -43,12 +44,26 @@ _PAGE = 1000
 
 
 class AuditLog:
-    """Opens the log in a database; makes its table when it is missing. Safe to use from many threads."""
+    """The log in a database; its table is made when it is missing. Safe to use from many threads."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
         _metadata.create_all(engine)
+
+    @classmethod
+    def reading(cls, url: str) -> AuditLog:
+        """The log of a bot that may be running; makes nothing. Raises `LookupError` when there is none."""
+        place = sa.engine.make_url(url)
+        if place.drivername.startswith("sqlite") and not Path(place.database or "").is_file():
+            raise LookupError(f"{place.database}: no such file")
+        engine = sa.create_engine(url)
+        try:
+            if not sa.inspect(engine).has_table(_records.name):
+                raise LookupError(f"{place.render_as_string()}: holds no audit log")
+        except sa.exc.SQLAlchemyError as error:
+            raise LookupError(f"{place.render_as_string()}: {type(error).__name__}") from None
+        return cls(engine)
 
     def append(self, what: str, fields: Mapping[str, Any]) -> Record:
         """Seal a record behind the newest one. `fields` must hold no secret."""
@@ -63,7 +78,7 @@ class AuditLog:
                         connection.execute(sa.insert(_records).values(**_row(record)))
                     return record
                 except sa.exc.IntegrityError:  # another process was first
-                    time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 20)))  # noqa: S311 - spreads them out
+                    time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 20)))  # noqa: S311
         raise RuntimeError("the audit log could not be written: too many processes append to it")
 
     def checkpoint(self) -> Checkpoint:

@@ -20,10 +20,21 @@ class SettingsError(ValueError):
     """The environment does not make a bot; the text says which variable and what to put there."""
 
 
-class Settings(BaseSettings):
-    """Every variable of the bot. `docs/operators.md` explains them in the same order."""
+class Memory(BaseSettings):
+    """Where the bot's memory is: all that reading it needs; the audit log is read without the App's key."""
 
     model_config = SettingsConfigDict(env_prefix="TREEWRIGHT_BOT_", frozen=True, extra="ignore")
+
+    data: Path = Path("treewright-data")
+    database: str = Field(default="", description="SQLAlchemy URL; SQLite in the data folder when empty")
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{(self.data / 'bot.sqlite').resolve()}"
+
+
+class Settings(Memory):
+    """Every variable of the bot. `docs/operators.md` explains them in the same order."""
 
     app_id: int
     app_slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="the App's name in its address")
@@ -33,8 +44,6 @@ class Settings(BaseSettings):
     webhook_secret_previous: SecretStr | None = None
     api_url: str = Field(default="https://api.github.com", pattern=r"^https?://[^\s]+[^/\s]$")
     web_url: str = Field(default="https://github.com", pattern=r"^https?://[^\s]+[^/\s]$")
-    data: Path = Path("treewright-data")
-    database: str = Field(default="", description="SQLAlchemy URL; SQLite in the data folder when empty")
     executor_id: str = Field(default="treewright-1", description="stable name of this process among replicas")
     workers: int = Field(default=4, ge=1, le=64, description="jobs at once in this process")
     # GitHub asks for a second between writes (REST API best practices); PyGithub's own default for reads.
@@ -42,8 +51,12 @@ class Settings(BaseSettings):
     seconds_between_writes: float = Field(default=1.0, ge=0)
     polling_seconds: float = Field(default=0.5, gt=0, description="how often the job queue is looked at")
     reconcile_seconds: float = Field(default=300.0, ge=0, description="0 turns the timer off")
+    dispatch_seconds: float = Field(
+        default=20.0, ge=0, description="how long a run may take to appear before its dispatch counts as lost"
+    )
     retry_seconds: float = Field(default=2.0, ge=0, description="first wait before a failed step runs again")
-    attempts: int = Field(default=5, ge=1, le=20, description="tries of one step before it is given up")
+    # 9 tries from 2 seconds on, doubled: an outage of eight minutes is sat out.
+    attempts: int = Field(default=9, ge=1, le=20, description="tries of one step before it is given up")
 
     @field_validator("webhook_secret", "webhook_secret_previous")
     @classmethod
@@ -74,10 +87,6 @@ class Settings(BaseSettings):
         return tuple(secret.get_secret_value().encode() for secret in both if secret is not None)
 
     @property
-    def database_url(self) -> str:
-        return self.database or f"sqlite:///{(self.data / 'bot.sqlite').resolve()}"
-
-    @property
     def login(self) -> str:
         """The login under which GitHub shows what the App writes."""
         return f"{self.app_slug}[bot]"
@@ -105,3 +114,11 @@ def load(file: Path | None = None, **overrides: Any) -> Settings:
     except OSError as error:
         raise SettingsError(f"TREEWRIGHT_BOT_PRIVATE_KEY_FILE: {error.strerror}: {error.filename}") from None
     return settings
+
+
+def memory(file: Path | None = None) -> Memory:
+    """Where the bot's memory is, from the environment and `file`. Raises `SettingsError`."""
+    if file is not None and not file.is_file():
+        raise SettingsError(f"{file}: no such file")
+    found: dict[str, Any] = {"_env_file": file}
+    return Memory(**found)
