@@ -18,13 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpu_runner.plan import tasks_of
+from gpu_runner.plan import flows_in, tasks_of
 from gpu_runner.stage import Manifest, execute
 from lab.config import RepositoryConfig
 from lab.contracts import digest, read_json, read_lines, require, write_json, write_lines
 from lab.synthesis.endpoints import Endpoint, endpoints_from_environment
 from lab.synthesis.engine import Engine, EngineSettings, RequestError
-from lab.synthesis.flow import load_flow
 from lab.synthesis.items import Rejection, Task
 from lab.synthesis.leaf import LeafResult, synthesize
 from lab.synthesis.run import count_rows
@@ -98,7 +97,7 @@ def run(
     }
     endpoints = endpoints_from_environment(models, env)
     identity = {
-        "flows": {kind: load_flow(kind).digest for kind in ("knowledge", "freeform_skill", "grounded_skill")},
+        "flows": {kind: flow.digest for kind, flow in flows_in(work / "plan").items()},
         "models": {role: {"id": one.model, "revision": one.revision} for role, one in endpoints.items()},
         "replay_tokens": REPLAY_TOKENS,
     }
@@ -127,9 +126,9 @@ async def _generate(
     settings: GenerateSettings,
     show: Show,
 ) -> None:
-    tasks = tasks_of(work / "plan")
+    tasks, flows = tasks_of(work / "plan"), flows_in(work / "plan")
     prompts = list(read_lines(work / "plan" / "replay_prompts.jsonl"))[: config.generate.replay_rows]
-    progress = Progress(sum(count_rows(load_flow(task.kind), task) for task in tasks) + len(prompts))
+    progress = Progress(sum(count_rows(flows[task.kind], task) for task in tasks) + len(prompts))
 
     def tick(leaf: str, what: str) -> None:
         progress.tick(leaf, what)
@@ -145,7 +144,7 @@ async def _generate(
         )
         try:
             results = await asyncio.gather(
-                *(synthesize(task, engine, endpoints, tick, gate) for task in tasks)
+                *(synthesize(task, engine, endpoints, tick, gate, flows[task.kind]) for task in tasks)
             )
             replayed, failed = await replay
         finally:
@@ -223,6 +222,10 @@ def yield_of(result: LeafResult) -> dict[str, Any]:
         "leaf": task.leaf,
         "kind": task.kind,
         "wanted": task.rows,
+        "delivered": result.delivered,
+        "why": result.why,
+        "flow": result.flow.name,
+        "rounds": result.rounds,
         "asked": result.asked,
         "kept": len(result.kept),
         "rows": dict(sorted(Counter(sample["dataset"] for sample in result.samples).items())),

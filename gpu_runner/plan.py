@@ -9,6 +9,7 @@ configuration comes from the same commit, which is the default branch after the 
 
 from __future__ import annotations
 
+import bisect
 import json
 import os
 import subprocess
@@ -21,16 +22,21 @@ from typing import Any
 from gpu_runner.stage import Manifest, execute
 from lab.config import CONFIG_PATH, RepositoryConfig, load_config
 from lab.contracts import digest, read_json, read_lines, require, write_json, write_lines
+from lab.synthesis.flow import KINDS, Flow, FlowError
+from lab.synthesis.flow_files import FlowFiles, flow_files
 from lab.synthesis.heldout import Split, split
 from lab.synthesis.items import Example, HeldOut, Task
-from lab.taxonomy.chunks import Chunk, chunk
+from lab.taxonomy.benchmarks import Items as Benchmark
+from lab.taxonomy.chunks import Chunk, cut
 from lab.taxonomy.diff import diff
 from lab.taxonomy.documents import DocumentError, SourceDocument, fetch_documents
 from lab.taxonomy.findings import Finding
 from lab.taxonomy.leaf import load_leaves
 from lab.taxonomy.lint import lint
-from lab.taxonomy.model import Leaf
+from lab.taxonomy.model import Kind, Leaf
 from lab.taxonomy.pinned import document_findings
+from lab.taxonomy.sizes import ESTIMATE, Tokens
+from lab.taxonomy.tokenizer import TokenizerError, teacher_tokens
 from lab.taxonomy.tree import GitTree, Tree
 from lab.untrusted import Refused
 
@@ -69,6 +75,14 @@ def mirrors_from_environment(env: Mapping[str, str]) -> dict[str, str]:
     return value
 
 
+def tokens_from_environment(env: Mapping[str, str]) -> Tokens:
+    """How teacher tokens are counted here; see `lab/taxonomy/tokenizer.py`. Raises `PlanError`."""
+    try:
+        return teacher_tokens(env)
+    except TokenizerError as error:
+        raise PlanError(str(error)) from None
+
+
 def resolve(tree: Path, revision: str) -> str:
     """The full commit of a revision in the repository at `tree`. Raises `PlanError`."""
     try:
@@ -84,33 +98,47 @@ def resolve(tree: Path, revision: str) -> str:
 def run(tree: Path, work: Path, settings: PlanSettings, cache: Path, env: Mapping[str, str]) -> Manifest:
     """Plan the release of `settings.head` into `work/plan`. Raises `PlanError`, `StageError`."""
     mirrors = mirrors_from_environment(env)
+    tokens = tokens_from_environment(env)
     head = resolve(tree, settings.head)
     base = resolve(tree, settings.base) if settings.base else None
     fixed = PlanSettings(head, base, tuple(sorted(set(settings.pull_requests))))
 
     def body(partial: Path) -> None:
-        _write(partial, tree, fixed, cache, mirrors)
+        _write(partial, tree, fixed, cache, mirrors, tokens)
 
-    identity = {"head": head, "base": base, "pull_requests": list(fixed.pull_requests)}
+    identity: dict[str, Any] = {"head": head, "base": base, "pull_requests": list(fixed.pull_requests)}
+    if tokens.counted:
+        identity["tokenizer"] = tokens.digest
     return execute("plan", [], work / "plan", identity, body)
 
 
 def _write(
-    outputs: Path, repository: Path, settings: PlanSettings, cache: Path, mirrors: Mapping[str, str]
+    outputs: Path,
+    repository: Path,
+    settings: PlanSettings,
+    cache: Path,
+    mirrors: Mapping[str, str],
+    tokens: Tokens,
 ) -> None:
     with GitTree(repository, settings.head) as tree:
         config = config_of(tree)
-        check_lint(tree, config)
+        check_lint(tree, config, tokens=tokens)
         leaves = load_leaves(tree)
         if not leaves:
             raise PlanError(f"There is no leaf in the tree at {settings.head}.")
         changes = _changes(repository, settings.base, tree, leaves)
         documents = {leaf.path: documents_of(leaf, config, cache, mirrors) for leaf in leaves}
         check_documents(tree, config, leaves, documents)
+        try:
+            flows = flow_files(config, tree)
+            for files in flows.values():
+                files.build()
+        except FlowError as error:
+            raise PlanError(f"A flow is not usable:\n{error}") from None
         general = _side_file(tree, config.benchmark.general)
         prompts = _side_file(tree, config.generate.replay_prompts)
     parts = {leaf.path: split(leaf, config.generate.heldout_share, config.generate.seed) for leaf in leaves}
-    chunks = {path: [piece for text in texts for piece in chunk(text)] for path, texts in documents.items()}
+    chunks = {path: [piece for text in texts for piece in cut(text, tokens)] for path, texts in documents.items()}
     entries = [
         _entry(
             leaf,
@@ -158,6 +186,7 @@ def _write(
     }
     require("plan", plan, "plan.json")
     write_json(outputs / "plan.json", plan)
+    write_json(outputs / "flows.json", {kind: files.to_json() for kind, files in flows.items()})
     write_lines(outputs / "leaves.jsonl", (leaf_row(tree, leaf) for leaf in leaves))
     write_lines(
         outputs / "chunks.jsonl",
@@ -187,11 +216,13 @@ def config_of(tree: Tree) -> RepositoryConfig:
     return config
 
 
-def check_lint(tree: Tree, config: RepositoryConfig, only: Sequence[str] | None = None) -> None:
+def check_lint(
+    tree: Tree, config: RepositoryConfig, only: Sequence[str] | None = None, tokens: Tokens = ESTIMATE
+) -> None:
     """Refuse a tree with lint errors, naming every one of them: what is generated from was read by one
     validator.
     """
-    report = lint(tree, config, only)
+    report = lint(tree, config, only, tokens=tokens)
     errors = [finding for finding in report.findings if finding.severity == "error"]
     if errors:
         raise PlanError(f"The tree does not lint ({len(errors)} errors):\n{_told(errors)}", errors)
@@ -235,13 +266,7 @@ def _changes(repository: Path, base: str | None, head: Tree, leaves: Sequence[Le
         return {leaf.path: "added" for leaf in leaves}
     with GitTree(repository, base) as before:
         found = diff(before, head).leaves
-    known = {
-        change.path: change.change
-        for change in found
-        if change.change in {"added", "renamed"}
-        or change.document_changed
-        or change.seeds_added + change.seeds_changed + change.seeds_removed > 0
-    }
+    known = {change.path: change.change for change in found if change.teaches}
     return {leaf.path: str(known.get(leaf.path, "unchanged")) for leaf in leaves}
 
 
@@ -304,6 +329,16 @@ def _commit_date(repository: Path, commit: str) -> datetime:
     return datetime.fromtimestamp(int(done.stdout.strip()), UTC)
 
 
+def flows_in(folder: Path) -> dict[Kind, Flow]:
+    """Every kind's flow as the plan in `folder` fixed it."""
+    value = read_json(folder / "flows.json")
+    return {kind: FlowFiles.from_json(value[kind]).build() for kind in KINDS}
+
+
+STRANGERS = 24
+"""Chunks of other leaves that a leaf's distractors are drawn from."""
+
+
 def tasks_of(folder: Path) -> list[Task]:
     """The plan in `folder` (`work/plan`), read back as one task for each leaf."""
     plan = read_json(folder / "plan.json", "plan")
@@ -315,6 +350,8 @@ def tasks_of(folder: Path) -> list[Task]:
     for row in read_lines(folder / "heldout.jsonl", "heldout"):
         heldout.setdefault(row["leaf"], []).append(HeldOut.from_json(row))
     outlines = {row["path"]: row["document_outline"] for row in read_lines(folder / "leaves.jsonl")}
+    benchmark = Benchmark((folder / "general.jsonl").read_bytes())
+    every = sorted({piece.id: (path, piece) for path, found in chunks.items() for piece in found}.items())
     return [
         Task(
             leaf=leaf["path"],
@@ -327,6 +364,23 @@ def tasks_of(folder: Path) -> list[Task]:
             rows=leaf["rows"],
             commit=plan["taxonomy"]["head"],
             pull_requests=tuple(leaf["pull_requests"]),
+            strangers=_strangers(leaf["path"], every) if leaf["kind"] == "knowledge" else (),
+            benchmark=benchmark,
         )
         for leaf in plan["leaves"]
     ]
+
+
+def _strangers(leaf: str, every: Sequence[tuple[str, tuple[str, Chunk]]]) -> tuple[Chunk, ...]:
+    """Chunks of other leaves from the leaf's own place on the ring of all chunks (sorted by id) on: one leaf
+    more moves few of them, and a plan of a thousand leaves costs no more than a thousand look-ups.
+    """
+    start = bisect.bisect_left(every, digest(leaf), key=lambda entry: entry[0])
+    found = []
+    for step in range(len(every)):
+        path, piece = every[(start + step) % len(every)][1]
+        if path != leaf:
+            found.append(piece)
+        if len(found) == STRANGERS:
+            break
+    return tuple(found)

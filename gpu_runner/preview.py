@@ -10,11 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gpu_runner.embedded import cache_folder
-from gpu_runner.plan import PlanError, check_lint, config_of, documents_of, mirrors_from_environment
+from gpu_runner.plan import (
+    PlanError,
+    check_lint,
+    config_of,
+    documents_of,
+    mirrors_from_environment,
+    tokens_from_environment,
+)
 from lab.synthesis.endpoints import endpoints_from_environment
 from lab.synthesis.engine import Engine
+from lab.synthesis.flow import FlowError
+from lab.synthesis.flow_files import flows_of
 from lab.synthesis.preview import Preview, preview
-from lab.taxonomy.chunks import chunk
+from lab.taxonomy.chunks import cut
 from lab.taxonomy.diff import diff
 from lab.taxonomy.leaf import load_leaves
 from lab.taxonomy.model import Leaf
@@ -35,16 +44,21 @@ async def preview_checkout(path: Path, base: str | None, leaf: str | None, env: 
         "student": config.models.student,
     }
     endpoints = endpoints_from_environment(models, env)
+    try:
+        flows = flows_of(config, tree)
+    except FlowError as error:
+        raise PlanError(str(error)) from None
     leaves = _wanted(path, tree, base, leaf)
-    check_lint(tree, config, [f"{one.path}/qna.yaml" for one in leaves])
+    tokens = tokens_from_environment(env)
+    check_lint(tree, config, [f"{one.path}/qna.yaml" for one in leaves], tokens)
     cache = cache_folder()
     mirrors = mirrors_from_environment(env)
     documents = {
-        one.path: [piece for text in documents_of(one, config, cache, mirrors) for piece in chunk(text)]
+        one.path: [piece for text in documents_of(one, config, cache, mirrors) for piece in cut(text, tokens)]
         for one in leaves
     }
     async with Engine(cache / "answers.sqlite") as engine:
-        return await preview(leaves, documents, config, engine, endpoints)
+        return await preview(leaves, documents, config, engine, endpoints, flows=flows)
 
 
 def _wanted(path: Path, tree: FolderTree, base: str | None, leaf: str | None) -> list[Leaf]:

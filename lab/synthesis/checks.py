@@ -9,11 +9,14 @@ product's).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.synthesis.items import Example, Grade, HeldOut
 from lab.synthesis.text import content_words, likeness, names, ngrams, normal, shared, stem, words
+from lab.taxonomy.benchmarks import Items as Benchmark
+from lab.taxonomy.passages import words as benchmark_words
 
 QUESTION_WORDS = (4, 30)
 TASK_WORDS = (3, 120)
@@ -50,6 +53,7 @@ class Values:
     siblings: Sequence[str] = ()
     examples: Sequence[Example] = ()
     heldout: Sequence[HeldOut] = ()
+    benchmark: Benchmark | None = None
 
 
 Check = Callable[[Values], Grade]
@@ -174,6 +178,30 @@ def clear_of_heldout(row: Values) -> Grade:
     return _grade("held-out", score < HELD_OUT_LIKENESS, detail, score)
 
 
+def clear_of_benchmark(row: Values) -> Grade:
+    """Not the question of a benchmark's item, and no run of 13 words in common with one: the rule that lint
+    applies to seeds (`lab.taxonomy.benchmarks`), applied to what a model wrote."""
+    texts = [benchmark_words(text) for text in (row.question, row.answer, row.context or "")]
+    hit = row.benchmark.hit(texts[0], texts) if row.benchmark else None
+    detail = f"shares words with the benchmark item {hit}" if hit else "no words of a benchmark item"
+    return _grade("benchmark", hit is None, detail)
+
+
+_POINTING = re.compile(
+    r"\b(?:the|this|that) (?:document|text|passage|article|paragraph|section|context|excerpt|author)\b"
+    r"|\b(?:above|below|aforementioned|mentioned|provided|given) (?:text|passage|document|context)\b"
+    r"|\baccording to (?:it|him|her|them)\b",
+    re.IGNORECASE,
+)
+
+
+def stands_alone(row: Values) -> Grade:
+    """A question that says "the passage" cannot be understood by who does not see one."""
+    found = _POINTING.search(row.question)
+    detail = f"points at a text that is not there: {found.group()}" if found else "points at no text"
+    return _grade("stands-alone", found is None, detail)
+
+
 def grounded(row: Values) -> Grade:
     """The answer's words are in the document: the rule against invented facts."""
     score = shared(content_words(row.answer), content_words(f"{row.source}\n{row.passage}"))
@@ -215,8 +243,13 @@ CHECKS: Mapping[str, Check] = {
     "keeps_answer_back": keeps_answer_back,
     "not_a_copy": not_a_copy,
     "clear_of_heldout": clear_of_heldout,
+    "clear_of_benchmark": clear_of_benchmark,
+    "stands_alone": stands_alone,
     "grounded": grounded,
     "grounded_in_context": grounded_in_context,
     "not_an_echo": not_an_echo,
     "not_repeating": not_repeating,
 }
+
+FLOOR: Sequence[Check] = (clear_of_heldout, clear_of_benchmark)
+"""What holds for every row, whatever its flow asks for: no contribution's flow can switch it off."""

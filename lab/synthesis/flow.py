@@ -1,7 +1,10 @@
-"""A flow: which cells a row runs through. Flows are data (`flows/*.yaml` with their prompts beside them).
+"""A flow: which cells a row runs through. Flows are data: a YAML file with its prompts in `prompts/` beside
+it.
 
-The digest of a flow covers its prompts, so every sample says exactly how it was asked for. Flows ship with
-Treewright and are not read from a taxonomy: a contribution cannot change what is asked or how it is judged.
+Two sets ship with Treewright (`flows/lab`, the LAB method for teachers that can write, and `flows/compact`,
+made for a very small one); a taxonomy may bring its own (`flow_files`). The digest of a flow covers its
+prompts, so every sample says exactly how it was asked for. Everything here is pure but `shipped`, which reads
+the package.
 """
 
 from __future__ import annotations
@@ -13,31 +16,33 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import jinja2
-import jinja2.sandbox
 import yaml
 
 from lab.contracts import digest, require
+from lab.synthesis import template
 from lab.synthesis.checks import CHECKS
 from lab.synthesis.grading import GRADERS
 from lab.synthesis.parsing import PARSERS
-from lab.synthesis.text import harmless
 from lab.taxonomy.model import Kind
+
+KINDS: tuple[Kind, ...] = ("knowledge", "freeform_skill", "grounded_skill")
+PRESETS = ("lab", "compact")
+UNIT_VALUES: Mapping[str, frozenset[str]] = {
+    "sentence": frozenset({"fact", "neighbour", "passage", "heading", "siblings", "shots", "ways"}),
+    "passage": frozenset({"passage", "heading", "siblings", "shots", "example", "ways"}),
+    "seed": frozenset({"description", "shots", "example", "persona", "siblings", "ways"}),
+}
+"""What a row holds from the start, by the flow's unit."""
 
 
 class FlowError(ValueError):
-    """A flow or prompt file is not usable; says which and why."""
+    """A flow or prompt file is not usable. `where` leads to the field that is to blame; `file` is the
+    prompt's when it is in a prompt.
+    """
 
-
-def _environment() -> jinja2.Environment:
-    made = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
-    # jinja2's own `tojson` escapes for HTML; a model that is shown such escapes writes them.
-    made.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
-    made.finalize = lambda value: harmless(value) if isinstance(value, str) else value
-    return made
-
-
-_JINJA = _environment()
+    def __init__(self, message: str, where: tuple[str | int, ...] = (), file: str | None = None) -> None:
+        super().__init__(message)
+        self.where, self.file = where, file
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,15 @@ class Prompt:
     schema: Mapping[str, Any] | None
 
     def messages(self, values: Mapping[str, Any]) -> list[dict[str, str]]:
-        made = [{"role": "system", "content": _render(self.system, values)}]
+        """Raises `template.MissingError`."""
+        made = [{"role": "system", "content": template.render(self.system, values)}]
         for asked, answered in self.examples:
             made += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-        for shot in values[self.shots] if self.shots else ():
+        for shot in template.look_up(values, self.shots) if self.shots else ():
             one = {**values, "shot": shot}
-            made.append({"role": "user", "content": _render(self.shot_user, one)})
-            made.append({"role": "assistant", "content": _render(self.shot_assistant, one)})
-        made.append({"role": "user", "content": _render(self.user, values)})
+            made.append({"role": "user", "content": template.render(self.shot_user, one)})
+            made.append({"role": "assistant", "content": template.render(self.shot_assistant, one)})
+        made.append({"role": "user", "content": template.render(self.user, values)})
         return made
 
     def response_format(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -78,18 +84,9 @@ class Prompt:
 
 def _fill(part: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: _render(value, values) if isinstance(value, str) and "{{" in value else value
+        name: template.render(value, values) if isinstance(value, str) and "{{" in value else value
         for name, value in part.items()
     }
-
-
-@cache
-def _template(text: str) -> jinja2.Template:
-    return _JINJA.from_string(text)
-
-
-def _render(text: str, values: Mapping[str, Any]) -> str:
-    return _template(text).render(values).strip()
 
 
 @dataclass(frozen=True)
@@ -101,10 +98,29 @@ class Cell:
     needs: tuple[str, ...]
     options: Mapping[str, Any]
 
+    @property
+    def may_fail(self) -> bool:
+        return bool(self.options.get("may_fail", False))
+
+
+@dataclass(frozen=True)
+class Output:
+    """A training row that a finished row becomes. `answer` and `context` name values of the row."""
+
+    dataset: str
+    answer: tuple[str, ...]
+    ask: tuple[str, ...] = ()
+    context: str | None = None
+    distractors: int = 0
+    golden_share: float = 1.0
+    after: str | None = None
+
 
 @dataclass(frozen=True)
 class Flow:
-    """`ways` are the wordings that a row of one unit (a sentence, a seed) takes in turn."""
+    """`ways` are the wordings that a row of one unit (a sentence, a chunk, a seed) takes in turn. `rounds`
+    and `give_up_below` say how long a leaf with too few rows is tried again.
+    """
 
     name: str
     kind: Kind
@@ -114,39 +130,79 @@ class Flow:
     cells: tuple[Cell, ...]
     prompts: Mapping[str, Prompt]
     near_duplicate: float
+    among: str
     phrasings: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    rounds: int
+    give_up_below: float
     digest: str
 
     @property
     def judged(self) -> bool:
         return any(cell.do == "judge" for cell in self.cells)
 
+    @property
+    def branches(self) -> int:
+        """Rows that one try becomes at most, as far as the flow tells."""
+        return max((number for _, number, tried in self.counts() if tried), default=1)
 
-def load_flow(name: str) -> Flow:
-    """The flow `flows/<name>.yaml` with its prompts. Raises `FlowError`, `ContractError`."""
-    folder = resources.files("lab.synthesis") / "flows"
-    value = yaml.safe_load((folder / f"{name}.yaml").read_text("utf-8"))
-    require("flow", value, f"flows/{name}.yaml")
+    def counts(self) -> list[tuple[Cell, int, bool]]:
+        """For each cell, how often it runs at most, and whether for each try or only once for each unit. For
+        progress, previews and estimates, not for any promise: how many pairs a completion holds, only its
+        prompt's `maxItems` tells.
+        """
+        by_id = {cell.id: cell for cell in self.cells}
+        found, number, tried = [], 1, False
+        for cell in self.cells:
+            if cell.do == "fan_out":
+                if cell.options["over"] == "ways":
+                    tried = True
+                else:
+                    number *= self._entries(by_id.get(cell.options["over"]), by_id)
+            found.append((cell, number, tried))
+        return found
+
+    def _entries(self, over: Cell | None, by_id: Mapping[str, Cell]) -> int:
+        if over is None:
+            return 1
+        if over.do == "parse":
+            behind = by_id[over.options["from"]]
+            behind = by_id[behind.options["over"]] if behind.do == "fan_out" else behind
+            schema = self.prompts[behind.options["prompt"]].schema or {}
+            lists = [part for part in schema.get("properties", {}).values() if isinstance(part, Mapping)]
+            return max((int(part.get("maxItems", 1)) for part in lists), default=1)
+        return max(int(over.options.get("n", 1)), len(over.options.get("of", ())), 1)
+
+
+def shipped(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The files of `flows/<name>.yaml`: the flow and its prompts by file name."""
+    path = resources.files("lab.synthesis") / "flows" / f"{name}.yaml"
+    folder = resources.files("lab.synthesis") / "flows" / name.rpartition("/")[0]
+    value = yaml.safe_load(path.read_text("utf-8"))
     raw = {
-        cell["prompt"]: yaml.safe_load((folder / "prompts" / cell["prompt"]).read_text("utf-8"))
-        for cell in value["cells"]
-        if "prompt" in cell
+        file: yaml.safe_load((folder / "prompts" / file).read_text("utf-8")) for file in prompt_files(value)
     }
-    return build_flow(value, raw)
+    return value, raw
+
+
+@cache
+def load_flow(kind: str, preset: str = "compact") -> Flow:
+    """A flow that ships with Treewright."""
+    return build_flow(*shipped(f"{preset}/{kind}"))
+
+
+def prompt_files(value: Mapping[str, Any]) -> list[str]:
+    return sorted({str(cell["prompt"]) for cell in value["cells"] if "prompt" in cell})
 
 
 def build_flow(value: Mapping[str, Any], raw_prompts: Mapping[str, Mapping[str, Any]]) -> Flow:
-    """A flow from its parsed files; refuses names that nothing answers to and cells that never come to
-    their turn.
+    """A flow from its parsed files. Refuses what does not fit the schemas (`ContractError`), names that
+    nothing answers to and cells that never come to their turn (`FlowError`).
     """
-    cells = _cells(value["name"], value["cells"])
-    for cell in cells:
-        for option, known in (("parser", PARSERS), ("grader", GRADERS)):
-            if option in cell.options and cell.options[option] not in known:
-                raise FlowError(f"{value['name']}.{cell.id}: no {option} {cell.options[option]!r}")
-        for check in cell.options.get("checks", ()):
-            if check not in CHECKS:
-                raise FlowError(f"{value['name']}.{cell.id}: no check {check!r}")
+    require("flow", value, str(value.get("name", "flow")))
+    cells = _cells(value)
+    prompts = {name: _prompt(name, raw) for name, raw in raw_prompts.items()}
+    outputs = tuple(_outputs(value, cells))
     return Flow(
         name=value["name"],
         kind=value["kind"],
@@ -154,43 +210,130 @@ def build_flow(value: Mapping[str, Any], raw_prompts: Mapping[str, Mapping[str, 
         asks_per_row=value["asks_per_row"],
         ways=tuple(value["ways"]),
         cells=cells,
-        prompts={name: _prompt(name, raw) for name, raw in raw_prompts.items()},
+        prompts=prompts,
         near_duplicate=value["keep"]["near_duplicate"],
+        among=value["keep"].get("among", "leaf" if value["unit"] == "seed" else "source"),
         phrasings=tuple(value["keep"].get("phrasings", ())),
+        outputs=outputs,
+        rounds=value.get("rounds", 1),
+        give_up_below=value.get("give_up_below", 0.05),
         digest=digest(
             {"flow": dict(value), "prompts": {name: dict(raw) for name, raw in raw_prompts.items()}}
         ),
     )
 
 
-def _cells(flow: str, values: Sequence[Mapping[str, Any]]) -> tuple[Cell, ...]:
+def _cells(value: Mapping[str, Any]) -> tuple[Cell, ...]:
     made: list[Cell] = []
-    for value in values:
+    flow, given = value["name"], UNIT_VALUES[value["unit"]]
+    for number, raw in enumerate(value["cells"]):
         before = [cell.id for cell in made]
-        needs = tuple(value.get("needs", before[-1:]))
-        unknown = sorted({*needs, *([value["from"]] if "from" in value else [])} - set(before))
-        if unknown or value["id"] in before:
-            raise FlowError(
-                f"{flow}.{value['id']}: needs {', '.join(unknown)}, which no earlier cell makes"
-                if unknown
-                else f"{flow}.{value['id']}: two cells share this name"
-            )
-        options = {name: value[name] for name in value if name not in {"id", "do", "needs"}}
-        made.append(Cell(value["id"], value["do"], needs, options))
+        where = ("cells", number)
+        place = f"{flow}.{raw['id']}"
+        if raw["id"] in before or raw["id"] in given:
+            raise FlowError(f"{place}: two cells share this name", (*where, "id"))
+        wanted = [(name, "needs") for name in raw.get("needs", ())]
+        wanted += [(raw[field], field) for field in ("from", "value") if field in raw]
+        for name, field in wanted:
+            if name not in before:
+                raise FlowError(f"{place}: needs {name}, which no earlier cell makes", (*where, field))
+        names = [(name, "of") for name in raw.get("of", ())]
+        names += [(raw["over"], "over")] if raw["do"] == "fan_out" else []
+        for name, field in names:
+            if name not in before and name not in given:
+                raise FlowError(
+                    f"{place}: {field} names {name}, which no earlier cell makes and no {value['unit']} has",
+                    (*where, field),
+                )
+        if raw["do"] == "parse" and not _written(raw["from"], value["cells"][:number]):
+            raise FlowError(f"{place}: from {raw['from']}, which is no model's answer", (*where, "from"))
+        _known(place, where, raw)
+        implied = [name for name, field in wanted if field != "needs"]
+        implied += [name for name, _ in names if name in before]
+        needs = tuple(dict.fromkeys([*raw.get("needs", before[-1:]), *implied]))
+        options = {name: raw[name] for name in raw if name not in {"id", "do", "needs"}}
+        made.append(Cell(raw["id"], raw["do"], needs, options))
     return tuple(made)
 
 
+def _written(name: str, before: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a model wrote the value: a model cell of one sample, or a fan-out over one of several."""
+    found = {cell["id"]: cell for cell in before}
+    cell = found[name]
+    if cell["do"] == "fan_out":
+        over = found.get(cell["over"], {})
+        return over.get("do") == "model" and over.get("n", 1) > 1
+    return bool(cell["do"] == "model" and cell.get("n", 1) == 1)
+
+
+def _known(place: str, where: tuple[str | int, ...], raw: Mapping[str, Any]) -> None:
+    """Parsers, graders and checks by the names that answer to them."""
+    for option, known in (("parser", PARSERS), ("grader", GRADERS)):
+        if option in raw and raw[option] not in known:
+            raise FlowError(f"{place}: no {option} {raw[option]!r}; there are: {', '.join(known)}", where)
+    for check in raw.get("checks", ()):
+        if check not in CHECKS:
+            raise FlowError(
+                f"{place}: no check {check!r}; there are: {', '.join(CHECKS)}", (*where, "checks")
+            )
+    if raw.get("grader") == "verdict" and "scale" not in raw:
+        raise FlowError(f'{place}: a verdict needs its scale, such as ["NO", "YES"]', where)
+
+
+def _outputs(value: Mapping[str, Any], cells: Sequence[Cell]) -> list[Output]:
+    """The rows that the flow asks for; a skill's row without being asked."""
+    known = {cell.id for cell in cells}
+    made = []
+    for number, raw in enumerate(value.get("rows") or [_default_row(value)]):
+        if raw.get("after", next(iter(known))) not in known:
+            raise FlowError(
+                f"{value['name']}: rows after {raw['after']}, which is no cell", ("rows", number, "after")
+            )
+        if raw.get("distractors") and "context" not in raw:
+            raise FlowError(f"{value['name']}: distractors stand around a context", ("rows", number))
+        made.append(Output(**{**raw, "answer": tuple(raw["answer"]), "ask": tuple(raw.get("ask", ()))}))
+    return made
+
+
+def _default_row(value: Mapping[str, Any]) -> dict[str, Any]:
+    if value["kind"] == "knowledge":
+        return {"dataset": "knowledge_short", "answer": ["answer"]}
+    context = {"context": "context"} if value["kind"] == "grounded_skill" else {}
+    return {"dataset": "skill", "answer": ["answer"], **context}
+
+
 def _prompt(name: str, raw: Mapping[str, Any]) -> Prompt:
+    """Raises `ContractError`, and `FlowError` for what is no template."""
+    require("prompt", raw, f"prompt {name}")
+    for field in ("system", "shot_user", "shot_assistant", "user", "reply"):
+        try:
+            template.check(raw.get(field, ""))
+        except template.TemplateError as error:
+            raise FlowError(f"prompt {name}: {field}: {error}", (field,), name) from None
+    return Prompt(
+        name=name.rpartition(".")[0],
+        system=raw["system"],
+        examples=tuple(_example(name, raw, number) for number in range(len(raw.get("examples", ())))),
+        shots=raw.get("shots"),
+        shot_user=raw.get("shot_user", ""),
+        shot_assistant=raw.get("shot_assistant", ""),
+        user=raw["user"],
+        schema=raw.get("schema"),
+    )
+
+
+def _example(name: str, raw: Mapping[str, Any], number: int) -> tuple[str, str]:
+    """A fixed turn: literal, or written by the very templates of the question and its reply. (The
+    predecessor's pair judge was shown an example without an answer.)
+    """
+    example = raw["examples"][number]
+    if set(example) == {"user", "assistant"}:
+        return example["user"], example["assistant"]
     try:
-        return Prompt(
-            name=name.removesuffix(".yaml"),
-            system=raw["system"],
-            examples=tuple((turn["user"], turn["assistant"]) for turn in raw.get("examples", ())),
-            shots=raw.get("shots"),
-            shot_user=raw.get("shot_user", ""),
-            shot_assistant=raw.get("shot_assistant", ""),
-            user=raw["user"],
-            schema=raw.get("schema"),
-        )
-    except (KeyError, TypeError) as error:
-        raise FlowError(f"prompt {name}: {error!r} is missing or has the wrong shape") from error
+        return template.render(raw["user"], example), template.render(raw["reply"], example)
+    except KeyError as error:
+        raise FlowError(
+            f"prompt {name}: example {number + 1} has no value for {error.args[0]!r}",
+            ("examples", number),
+            name,
+        ) from None

@@ -16,11 +16,16 @@ trip led back to the right one of four sentences in 22 of 24 cases.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from lab.synthesis.checks import Values
-from lab.synthesis.text import content_words, shared
+from lab.synthesis.text import content_words, harmless, shared
+
+_VERDICT = re.compile(r"<verdict>\s*([^<]{1,40}?)\s*</verdict>", re.IGNORECASE)
+_REASON = 300
 
 Grader = Callable[[str, Mapping[str, float], Values], float | None]
 
@@ -51,4 +56,47 @@ def round_trip(text: str, likelihoods: Mapping[str, float], row: Values) -> floa
     return None if own + other == 0 else round(own / (own + other), 4)
 
 
-GRADERS: Mapping[str, Grader] = {"yes_no": yes_no, "one_to_three": one_to_three, "round_trip": round_trip}
+def verdict(text: str, scale: Sequence[str]) -> float | None:
+    """The place of the judge's verdict on its scale, between 0 (first) and 1 (last). The verdict is the field
+    `verdict` of a JSON object, or stands in `<verdict>` tags, once; a word that is not on the scale, or two
+    verdicts, are none.
+    """
+    words = [word.casefold() for word in scale]
+    value = _object(text)
+    said = _VERDICT.findall(text[:20_000]) if value is None else [str(value.get("verdict", ""))]
+    found = {word.strip().casefold() for word in said}
+    if len(found) != 1 or not found <= set(words):
+        return None
+    return words.index(found.pop()) / (len(words) - 1)
+
+
+def reason(text: str) -> str:
+    """Why a judge says what it says, in one line for the ledger; empty when it gave no reason."""
+    value = _object(text)
+    said = str(value.get("reason", "")) if value is not None else _VERDICT.sub("", text[:20_000])
+    line = " ".join(harmless(said).split())
+    return line[:_REASON] if len(line.split()) > 1 else ""
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    if len(text) > 20_000:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def grade(
+    options: Mapping[str, Any], text: str, likelihoods: Mapping[str, float], row: Values
+) -> float | None:
+    """By the grader that a judge's cell names."""
+    if options["grader"] == "verdict":
+        return verdict(text, options["scale"])
+    return SCORES[options["grader"]](text, likelihoods, row)
+
+
+SCORES: Mapping[str, Grader] = {"yes_no": yes_no, "one_to_three": one_to_three, "round_trip": round_trip}
+GRADERS = (*SCORES, "verdict")
+"""The names that a flow may use."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.contracts import digest
+from lab.taxonomy.benchmarks import Items as Benchmark
 from lab.taxonomy.chunks import Chunk
 from lab.taxonomy.model import Kind
+
+if TYPE_CHECKING:
+    from lab.synthesis.flow import Output
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Task:
     """One leaf to synthesize for: `rows` rows, written in the style of `examples`, never near `heldout`.
 
     `tries` sets how often the teacher is asked (a preview); by default the flow says how many tries a row
-    takes.
+    takes. `strangers` are chunks of other leaves, for distractors; `benchmark` the items that no row may
+    hold.
     """
 
     leaf: str
@@ -66,6 +71,15 @@ class Task:
     tries: int | None = None
     commit: str = ""
     pull_requests: tuple[int, ...] = ()
+    strangers: tuple[Chunk, ...] = ()
+    benchmark: Benchmark | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def foundational(self) -> bool:
+        """Whether the leaf is a foundational skill (mathematics, coding, language, reasoning), which the
+        method teaches together with long knowledge, before the compositional skills (LAB, section 3).
+        """
+        return self.kind != "knowledge" and self.leaf.startswith("foundational_skills/")
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,9 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Made:
-    """A row that ran through its whole flow. `source` is the sentence or context that the answer rests on."""
+    """A row that ran through its whole flow; with an `output`, a row made on the way (an auxiliary task).
+    `source` is the sentence, chunk or context that the answer rests on; `extra` every text that the row held.
+    """
 
     leaf: str
     seed: int | None
@@ -120,6 +136,7 @@ class Made:
     requests: tuple[str, ...]
     order: tuple[int, ...]
     extra: Mapping[str, str] = field(default_factory=dict)
+    output: Output | None = None
 
     @property
     def judged(self) -> float | None:

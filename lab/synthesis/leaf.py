@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.synthesis.endpoints import Endpoint
 from lab.synthesis.engine import Engine
@@ -13,13 +15,16 @@ from lab.synthesis.heldout import Split
 from lab.synthesis.items import Made, Rejection, Task
 from lab.synthesis.run import Tick, run_flow
 from lab.synthesis.samples import Sample, choose, samples
+from lab.synthesis.units import units
 from lab.taxonomy.chunks import Chunk
 from lab.taxonomy.model import Leaf
 
 
 @dataclass(frozen=True)
 class LeafResult:
-    """`kept` are the finished rows, `samples` the training rows made of them (and of the seeds)."""
+    """`kept` are the finished rows, `samples` the training rows made of them (and of the seeds). `why` says
+    why there are fewer rows than were asked for, where there are fewer.
+    """
 
     task: Task
     flow: Flow
@@ -27,6 +32,19 @@ class LeafResult:
     rejected: tuple[Rejection, ...]
     samples: tuple[Sample, ...]
     asked: int
+    rounds: int = 1
+    why: str | None = None
+
+    @property
+    def delivered(self) -> int:
+        """Questions or tasks that are trained on, of the `task.rows` asked for: a question counts once,
+        whether it is in one training set or in several; a rephrased one counts too. Seeds come on top.
+        """
+        mains = {"knowledge_short", "skill", "foundational"}
+        generated = [one for one in self.samples if one["lineage"]["flow"] == self.flow.name]
+        return len({one["question"] for one in generated if one["dataset"] == "knowledge_short"}) or sum(
+            one["dataset"] in mains for one in generated
+        )
 
 
 def make_task(
@@ -62,12 +80,68 @@ async def synthesize(
     endpoints: Mapping[str, Endpoint],
     tick: Tick = lambda leaf, what: None,
     gate: asyncio.Semaphore | None = None,
+    flow: Flow | None = None,
 ) -> LeafResult:
-    """Run the flow of the leaf's kind. Raises `EndpointError` when an endpoint is down; rows fail by
-    themselves.
+    """Run the flow (default: the compact one of the leaf's kind), again while rows are wanted and the yield
+    allows it. Raises `EndpointError` when an endpoint is down; rows fail by themselves.
+
+    A round is decided by what all rows of the one before came to, never by which answer came first, so the
+    same answers give the same rows. Other leaves keep the endpoints busy meanwhile.
     """
-    flow = load_flow(task.kind)
-    outcome = await run_flow(flow, task, engine, endpoints, tick, gate)
-    kept, late = choose(flow, task, outcome.made)
-    rows = samples(flow, task, kept, endpoints)
-    return LeafResult(task, flow, tuple(kept), (*outcome.rejected, *late), tuple(rows), outcome.asked)
+    flow = flow or load_flow(task.kind)
+    made: list[Made] = []
+    rejected: list[Rejection] = []
+    asked = tried = rounds = 0
+    kept: list[Made] = []
+    late: list[Rejection] = []
+    why: str | None = None
+    tries: int | None = None
+    while task.rows > 0 and (tries is None or tries > 0):
+        chosen = units(flow, task, tried, tries)
+        if not chosen:
+            why = "there is nothing to ask about: its documents or seeds gave no text"
+            break
+        outcome = await run_flow(flow, task, engine, endpoints, tick, gate, chosen)
+        rounds += 1
+        tried += sum(len(unit.values["ways"]) for unit in chosen)
+        asked += outcome.asked
+        made += outcome.made
+        rejected += outcome.rejected
+        before = _counted(kept)
+        kept, late = choose(flow, task, made)
+        missing = task.rows - _counted(kept)
+        gained = _counted(kept) - before
+        if missing <= 0:
+            break
+        if rounds >= flow.rounds or task.tries is not None:
+            why = f"after {rounds} of {flow.rounds} rounds"
+            break
+        if gained < flow.give_up_below * max(outcome.asked, 1):
+            why = f"stopped early: of {outcome.asked} rows of round {rounds}, {gained} were kept"
+            break
+        # As many tries as the yield so far says that the missing rows take, and never a flood.
+        tries = min(math.ceil(missing * tried / _counted(kept)), 2 * tried)
+    rows, contaminated = samples(flow, task, kept, endpoints)
+    result = LeafResult(
+        task,
+        flow,
+        tuple(row for row in kept if row.output is None),
+        (*rejected, *late, *contaminated),
+        tuple(rows),
+        asked + len(contaminated),
+        rounds,
+    )
+    short = task.rows - result.delivered
+    return replace(result, why=_why(result, why) if short > 0 else None)
+
+
+def _counted(kept: Sequence[Made]) -> int:
+    return sum(row.output is None for row in kept)
+
+
+def _why(result: LeafResult, why: str | None) -> str:
+    """The reasons, the commonest first."""
+    reasons = Counter(one.reason for one in result.rejected).most_common(3)
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    said = f"{result.delivered} of {result.task.rows} rows, {why or 'the rest was rejected'}"
+    return f"{said} ({told})" if told else said

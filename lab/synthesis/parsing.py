@@ -2,20 +2,44 @@
 raises.
 
 The predecessor zipped tag columns found anywhere in a completion, so that one missing tag paired a question
-with the next item's answer. Here every completion is asked for exactly one item, a completion that holds
-more than one is refused, and a question never meets an answer that another completion gave.
+with the next item's answer. Here a completion that is asked for one item and holds more is refused, and one
+that is asked for several (`pairs`) is read in order: an item is whole, or it is lost with a reason, and what
+comes after it keeps its own partner. A question never meets an answer that another completion gave.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 Parsed = Mapping[str, str]
 _LIMIT = 8000
 _SPACES = re.compile(r"\s+")
 _LABEL = re.compile(r"^(?:question|answer|q|a|output|response)\s*:\s*", re.IGNORECASE)
+
+
+_PAIRS = 32
+"""Pairs of one completion that are read at most."""
+_TAG = re.compile(r"<(/?)(question|answer)>", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Items:
+    """What was read of a completion with several items: the whole ones in order, and the (reason, text) of
+    each lost one.
+    """
+
+    found: tuple[Parsed, ...]
+    lost: tuple[tuple[str, str], ...]
+
+    def told(self) -> str:
+        """What a model has to know to write the lost ones again."""
+        if not self.lost:
+            return f"Wanted: {WANTED['pairs']}."
+        reasons = "; ".join(f"{reason}: {text[:120]}" for reason, text in self.lost[:5])
+        return f"{len(self.found)} pairs were read, these were not ({reasons}). Write only those."
 
 
 def _tidy(text: object) -> str:
@@ -79,9 +103,95 @@ def answer(text: str) -> Parsed | None:
     return {"answer": said} if said else None
 
 
-PARSERS: Mapping[str, Callable[[str], Parsed | None]] = {
+def text(said: str) -> Parsed | None:
+    """A whole text of one speaker, such as a summary or a list; `into` gives it a name."""
+    found = answer(said)
+    return {"text": found["answer"]} if found else None
+
+
+def pairs(said: str) -> Items:
+    """`{"pairs": [{"question": ..., "answer": ...}, ...]}`, or `<question>`…`</question>` followed by
+    `<answer>`…`</answer>`, again and again.
+    """
+    if len(said) > _LIMIT * 4:
+        return Items((), (("too-long", said[:200]),))
+    try:
+        value = json.loads(said)
+    except (ValueError, RecursionError):
+        return _whole(_tagged(said))
+    entries = value.get("pairs") if isinstance(value, dict) else value
+    if not isinstance(entries, list):
+        return Items((), (("no-pairs", said[:200]),))
+    return _whole(
+        [
+            (one.get("question"), one.get("answer")) if isinstance(one, dict) else (None, None)
+            for one in entries
+        ]
+    )
+
+
+def _tagged(said: str) -> list[tuple[object, object]]:
+    """Question and answer by their tags, in order. A question whose answer does not follow stays alone, and
+    so does an answer that no question came before.
+    """
+    found: list[tuple[object, object]] = []
+    waiting: str | None = None
+    opened: tuple[str, int] | None = None
+    for match in _TAG.finditer(said):
+        closing, name = bool(match.group(1)), match.group(2).lower()
+        if not closing:
+            # An opening tag inside an open field: that field never ended, so it is nothing.
+            opened = (name, match.end())
+            if name == "question" and waiting is not None:
+                found.append((waiting, None))
+                waiting = None
+            continue
+        if opened is None or opened[0] != name:
+            opened = None
+            continue
+        body, opened = said[opened[1] : match.start()], None
+        if name == "question":
+            waiting = body
+        else:
+            found.append((waiting, body))
+            waiting = None
+    if waiting is not None:
+        found.append((waiting, None))
+    return found
+
+
+def _whole(entries: Sequence[tuple[object, object]]) -> Items:
+    """Entries with both parts usable; the others by what they lack."""
+    found: list[Parsed] = []
+    lost: list[tuple[str, str]] = []
+    for asked, said in entries[:_PAIRS]:
+        question_, answer_ = _tidy(asked), _tidy(said)
+        if question_ and answer_:
+            found.append({"question": question_, "answer": answer_})
+        elif question_:
+            lost.append(("missing-answer", question_))
+        elif answer_:
+            lost.append(("missing-question", answer_))
+        else:
+            lost.append(("missing-both", str(asked)[:200]))
+    return Items(tuple(found), tuple(lost))
+
+
+PARSERS: Mapping[str, Callable[[str], Parsed | Items | None]] = {
     "question": question,
     "task": task,
     "grounded_task": grounded_task,
     "answer": answer,
+    "text": text,
+    "pairs": pairs,
 }
+
+WANTED: Mapping[str, str] = {
+    "question": 'one question, as {"question": "..."}',
+    "task": 'one task, as {"task": "..."}',
+    "grounded_task": 'one text with its task, as {"text": "...", "task": "..."}',
+    "answer": "the answer alone, of one speaker",
+    "text": "the text alone, of one speaker",
+    "pairs": "each question in <question></question>, followed by its answer in <answer></answer>",
+}
+"""What each parser reads, in words for the model that wrote something else."""

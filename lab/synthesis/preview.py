@@ -9,6 +9,7 @@ everything but the time it took: an approval binds to it.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +19,14 @@ from lab.config import RepositoryConfig
 from lab.contracts import digest, require
 from lab.synthesis.endpoints import Endpoint
 from lab.synthesis.engine import Engine, RequestError
+from lab.synthesis.flow import Flow
+from lab.synthesis.flow_files import flows_of
 from lab.synthesis.heldout import split
 from lab.synthesis.items import Grade, Made, Rejection, Task
 from lab.synthesis.leaf import make_task, synthesize
 from lab.synthesis.text import content_words, harmless, shared
 from lab.taxonomy.chunks import Chunk
-from lab.taxonomy.model import Leaf
+from lab.taxonomy.model import Kind, Leaf
 
 CORRECT_SHARE = 0.6
 RULE = (
@@ -148,17 +151,24 @@ async def preview(
     engine: Engine,
     endpoints: Mapping[str, Endpoint],
     progress: Progress = lambda leaf, what: None,
+    flows: Mapping[Kind, Flow] | None = None,
 ) -> Preview:
-    """Preview the leaves, with `documents[leaf.path]` as their chunks. Raises `EndpointError`."""
+    """Preview the leaves, with `documents[leaf.path]` as their chunks, by the `flows` of the repository's
+    default branch (default: those that ship). Raises `EndpointError`, `FlowError`.
+    """
+    flows = flows or flows_of(config, None)
     made: list[LeafPreview] = []
     for leaf in leaves:
         started = time.monotonic()
         parted = split(leaf, config.generate.heldout_share, config.generate.seed)
         tries = config.preview.samples
-        task = make_task(leaf, parted, documents.get(leaf.path, ()), rows=tries, tries=tries)
+        flow = flows[leaf.kind]
+        # A flow whose tries branch needs fewer of them for as many rows.
+        few = math.ceil(tries / flow.branches)
+        task = make_task(leaf, parted, documents.get(leaf.path, ()), rows=tries, tries=few)
         base, result = await asyncio.gather(
             _base_answers(task, config.preview.seeds, engine, endpoints["student"], progress),
-            synthesize(task, engine, endpoints, progress),
+            synthesize(task, engine, endpoints, progress, flow=flow),
         )
         made.append(
             LeafPreview(

@@ -6,37 +6,46 @@ the document, so that the same answers always give the same samples, whichever a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.contracts import digest
-from lab.synthesis.checks import Values, clear_of_heldout
+from lab.synthesis.checks import FLOOR, Values
 from lab.synthesis.endpoints import Endpoint
-from lab.synthesis.flow import Flow
+from lab.synthesis.flow import Flow, Output
 from lab.synthesis.items import Example, Made, Rejection, Task
-from lab.synthesis.text import likeness, normal
+from lab.synthesis.similar import NearDuplicates
+from lab.synthesis.text import normal
+from lab.taxonomy.passages import words as benchmark_words
 
 Sample = dict[str, Any]
 
 
 def choose(flow: Flow, task: Task, made: Sequence[Made]) -> tuple[list[Made], list[Rejection]]:
-    """At most `task.rows` rows, no two alike, spread evenly over their sentences or seeds."""
+    """At most `task.rows` rows, no two alike, spread evenly over their sentences, chunks or seeds. Rows that
+    were made on the way are not counted among them."""
     kept: list[Made] = []
     rejected: list[Rejection] = []
     seen = {_identity(example.question, example.context) for example in task.examples}
-    by_source: dict[str, list[str]] = {}
-    # One row of every sentence, then the second of every sentence, and so on.
+    near: dict[str, NearDuplicates] = {}
+    # One row of every unit, then the second of every unit, and so on.
     for row in sorted(made, key=lambda row: (row.order[1:], row.order[0])):
-        near = by_source.setdefault("" if flow.unit == "seed" else row.source, [])
+        if row.output is not None:
+            kept.append(row)
+            continue
+        among = near.setdefault(
+            "" if flow.among == "leaf" else row.source, NearDuplicates(flow.near_duplicate)
+        )
         text = f"{row.context}\n{row.question}" if row.context else row.question
-        score = max((likeness(text, other) for other in near), default=0.0)
-        if _identity(row.question, row.context) in seen or score >= flow.near_duplicate:
-            rejected.append(_late(row, "near-duplicate", max(score, flow.near_duplicate)))
-        elif len(kept) >= task.rows:
+        score = among.nearest(text)
+        if _identity(row.question, row.context) in seen or score is not None:
+            rejected.append(_late(row, "near-duplicate", max(score or 0.0, flow.near_duplicate)))
+        elif sum(one.output is None for one in kept) >= task.rows:
             rejected.append(_late(row, "surplus", None))
         else:
             kept.append(row)
-            near.append(text)
+            among.add(text)
             seen.add(_identity(row.question, row.context))
     return kept, rejected
 
@@ -45,26 +54,91 @@ def _identity(question: str, context: str | None) -> tuple[str, str]:
     return normal(question), normal(context or "")
 
 
-def _late(row: Made, reason: str, score: float | None) -> Rejection:
-    return Rejection(row.leaf, row.seed, row.chunk, "keep", reason, score, row.question, row.requests)
+def _late(row: Made, reason: str, score: float | None, stage: str = "keep") -> Rejection:
+    text = f"{row.context}\n{row.question}" if row.context else row.question
+    return Rejection(
+        row.leaf, row.seed, row.chunk, stage, reason, score, f"{text} → {row.answer}", row.requests
+    )
 
 
-def samples(flow: Flow, task: Task, kept: Sequence[Made], endpoints: Mapping[str, Endpoint]) -> list[Sample]:
+def samples(
+    flow: Flow, task: Task, kept: Sequence[Made], endpoints: Mapping[str, Endpoint]
+) -> tuple[list[Sample], list[Rejection]]:
     """The training rows of one leaf: generated ones, rephrased ones up to `task.rows`, and the seeds
-    themselves.
+    themselves. None of them twice, and none that holds a benchmark's item.
     """
-    made: list[Sample] = []
+    found: dict[str, Sample] = {}
+    rejected: list[Rejection] = []
     for row in kept:
-        if task.kind == "knowledge":
-            made.append(
-                _sample(flow, task, row, "knowledge_short", row.question, row.answer, None, endpoints)
-            )
-            made.append(_long(flow, task, row, endpoints))
-        else:
-            made.append(_sample(flow, task, row, "skill", row.question, row.answer, row.context, endpoints))
-    made += _rephrased(flow, task, kept, endpoints)
-    made += [_seed_sample(task, example) for example in task.examples]
-    return made
+        for output in flow.outputs if row.output is None else [row.output]:
+            if row.output is None and output.after is not None:
+                continue
+            sample = _output(flow, task, row, output, endpoints)
+            if sample is None or sample["id"] in found:
+                continue
+            hit = _benchmark_hit(task, sample)
+            if hit is None:
+                found[sample["id"]] = sample
+            else:
+                rejected.append(_late(row, "benchmark", None, "decontaminate"))
+    generated = list(found.values())
+    whole = [row for row in kept if row.output is None]
+    generated += _rephrased(flow, task, whole, endpoints)
+    # A person's own pairs are linted against the benchmarks before anything is generated.
+    return generated + [_seed_sample(task, example) for example in task.examples], rejected
+
+
+def _benchmark_hit(task: Task, sample: Sample) -> str | None:
+    if task.benchmark is None:
+        return None
+    texts = [benchmark_words(message["content"]) for message in sample["messages"]]
+    return task.benchmark.hit(benchmark_words(sample["question"]), texts)
+
+
+def _output(
+    flow: Flow, task: Task, row: Made, output: Output, endpoints: Mapping[str, Endpoint]
+) -> Sample | None:
+    """The training row that `output` makes of a finished row; None where it lacks a value."""
+    texts = {"question": row.question, "answer": row.answer, **row.extra}
+    if row.context:
+        texts["context"] = row.context
+    said = [texts.get(name, "") for name in output.answer]
+    context = texts.get(output.context, "") if output.context else None
+    asked = _pick(output.ask, row) if output.ask else row.question
+    if not said[0] or not asked or context == "":
+        return None
+    if output.distractors and context:
+        context = _with_distractors(task, row, output, context)
+    dataset = output.dataset
+    if dataset == "skill" and task.foundational:
+        dataset = "foundational"
+    return _sample(flow, task, row, dataset, asked, " ".join(filter(None, said)), context, endpoints)
+
+
+def _pick(choices: Sequence[str], row: Made) -> str:
+    """One of several wordings, by the row's digest: the same row always gets the same one."""
+    return choices[int(digest([row.leaf, row.chunk, list(row.order)])[-8:], 16) % len(choices)]
+
+
+def _with_distractors(task: Task, row: Made, output: Output, own: str) -> str:
+    """RAFT (Zhang et al. 2024, arXiv 2403.10131): the question's own chunk among others of the same and of
+    other documents, or, for a share of the rows, others only, so that the student learns the facts and not
+    only to read. Order and choice follow from digests: the same inputs give the same row.
+    """
+
+    def rank(text: str) -> str:
+        return digest([row.leaf, row.question, text])
+
+    near = sorted({one.text for one in task.passages if one.text != own}, key=rank)
+    far = sorted({one.text for one in task.strangers if one.text != own}, key=rank)
+    golden = int(rank(own)[-8:], 16) / 0xFFFFFFFF < output.golden_share
+    wanted = output.distractors if golden else output.distractors + 1
+    # By turns from the leaf's own documents and from others', so that neither gives itself away.
+    mixed = [text for pair in itertools.zip_longest(near, far) for text in pair if text is not None]
+    chosen = mixed[:wanted]
+    if golden or not chosen:
+        chosen = [*chosen, own]
+    return "\n\n".join(f"Document:\n{text}" for text in sorted(chosen, key=lambda one: rank(f"place {one}")))
 
 
 def _rephrased(
@@ -78,8 +152,9 @@ def _rephrased(
         for row in kept:
             if len(kept) + len(made) >= task.rows:
                 return made
-            question = phrasing.format(question=row.question)
-            if not clear_of_heldout(Values(question, heldout=task.heldout)).passed:
+            question = phrasing.replace("{question}", row.question)
+            view = Values(question, row.answer, heldout=task.heldout, benchmark=task.benchmark)
+            if not all(check(view).passed for check in FLOOR):
                 continue
             sample = _sample(flow, task, row, "knowledge_short", question, row.answer, None, endpoints)
             note = {
@@ -91,23 +166,6 @@ def _rephrased(
             sample["grades"] = [*sample["grades"], note]
             made.append(sample)
     return made
-
-
-def _long(flow: Flow, task: Task, row: Made, endpoints: Mapping[str, Endpoint]) -> Sample:
-    """Reading comprehension: the chunk comes with the question, and the answer brings the next sentence
-    along.
-    """
-    answer = f"{row.answer} {row.extra['neighbour']}" if row.extra.get("neighbour") else row.answer
-    return _sample(
-        flow,
-        task,
-        row,
-        "knowledge_long",
-        row.question,
-        answer,
-        row.extra.get("passage") or row.source,
-        endpoints,
-    )
 
 
 def _sample(
@@ -137,7 +195,8 @@ def _sample(
 
 def _seed_sample(task: Task, example: Example) -> Sample:
     """A person's own pair, one that was not held out: the best row there is."""
-    dataset = "knowledge_short" if task.kind == "knowledge" else "skill"
+    skill = "foundational" if task.foundational else "skill"
+    dataset = "knowledge_short" if task.kind == "knowledge" else skill
     lineage = {
         **_lineage(task),
         "seed": example.seed,

@@ -68,14 +68,16 @@ def normal(text: str) -> str:
 
 def likeness(left: str, right: str) -> float:
     """Overlap of word pairs and words between 0 and 1 (Dice), which keeps word order in play."""
-    first, second = _grams(words(left)), _grams(words(right))
+    first, second = grams(left), grams(right)
     if not first or not second:
         return 0.0
     return 2 * len(first & second) / (len(first) + len(second))
 
 
-def _grams(found: list[str]) -> set[tuple[str, ...]]:
-    return {(word,) for word in found} | set(itertools.pairwise(found))
+def grams(text: str) -> frozenset[tuple[str, ...]]:
+    """The words of a text and its pairs of neighbouring words."""
+    found = words(text)
+    return frozenset({(word,) for word in found} | set(itertools.pairwise(found)))
 
 
 def ngrams(text: str, size: int) -> frozenset[tuple[str, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,32 +46,53 @@ class Unit:
     document: str | None = None
 
 
-def units(flow: Flow, task: Task) -> list[Unit]:
-    """Every unit that gets at least one try, with its tries in `values["ways"]`."""
-    found = _sentence_units(task) if flow.unit == "sentence" else _seed_units(task)
+def units(flow: Flow, task: Task, asked: int = 0, tries: int | None = None) -> list[Unit]:
+    """Every unit that gets at least one of the tries from number `asked` on, with its tries in
+    `values["ways"]`. Later rounds go on where the earlier ones stopped, so no try is made twice.
+    """
+    found = _UNITS[flow.unit](task)
     if not found:
         return []
-    tries = task.tries if task.tries is not None else math.ceil(task.rows * flow.asks_per_row)
-    if tries < len(found):  # a preview: sentences from all over the documents, not only from their start
-        found = [found[index * len(found) // tries] for index in range(tries)]
+    if tries is None:
+        tries = task.tries if task.tries is not None else math.ceil(task.rows * flow.asks_per_row)
+    found = _spread(found, min(asked or tries, len(found)))
     made = []
     for position, unit in enumerate(found):
-        count = tries // len(found) + (position < tries % len(found))
+        first, last = (_share(number, position, len(found)) for number in (asked, asked + tries))
         # A preview shows a few rows, so each sentence starts at another wording. The whole run asks every
         # sentence in the flow's own order, the plainest wordings first.
         start = position if task.tries is not None else 0
-        ways = _ways(flow, str(unit.values.get("fact", "")), count, start)
-        made.append(Unit(unit.order, {**unit.values, "ways": ways}, unit.seed, unit.chunk, unit.document))
+        ways = _ways(flow, str(unit.values.get("fact", "")), first, last, start)
+        if flow.unit == "passage":
+            ways = [{**way, **_passage_shots(task, position + way["index"])} for way in ways]
+        if ways:
+            made.append(Unit(unit.order, {**unit.values, "ways": ways}, unit.seed, unit.chunk, unit.document))
     return made
 
 
-def _ways(flow: Flow, fact: str, count: int, start: int) -> list[dict[str, Any]]:
-    """`count` of the flow's ways that suit the sentence, from `start` on, again and again, at a new seed each
-    time.
+def _share(tries: int, position: int, count: int) -> int:
+    """How many of `tries`, dealt out in turn, fall to the unit at `position` of `count`."""
+    return tries // count + (position < tries % count)
+
+
+def _spread(found: list[Unit], first: int) -> list[Unit]:
+    """The units in the order of their turns: `first` of them from all over the documents, not only from their
+    start, then the others.
+    """
+    if first == len(found):
+        return found
+    early = [index * len(found) // first for index in range(first)]
+    late = sorted(set(range(len(found))) - set(early))
+    return [found[index] for index in (*early, *late)]
+
+
+def _ways(flow: Flow, fact: str, first: int, last: int, start: int) -> list[dict[str, Any]]:
+    """Tries `first` to `last` of a unit: the flow's ways that suit the sentence, from `start` on, again and
+    again, at a new seed each time.
     """
     suited = [way for way in flow.ways if "when" not in way or _FEATURES[way["when"]].search(fact)]
     made = []
-    for index in range(count):
+    for index in range(first, last):
         way = dict(suited[(start + index) % len(suited)])
         way.pop("when", None)
         made.append({**way, "seed": 1 + index, "index": index})
@@ -100,6 +121,29 @@ def _sentence_units(task: Task) -> list[Unit]:
             }
             made.append(Unit(len(made), values, None, passage.id, passage.document))
     return made
+
+
+def _passage_units(task: Task) -> list[Unit]:
+    """One unit per chunk; which seeds it is shown as examples is its tries' affair (`_passage_shots`). So the
+    cost grows with the chunks, not with chunks times seeds."""
+    siblings = tuple(passage.text for passage in task.passages)
+    made = []
+    for number, passage in enumerate(task.passages):
+        values = {"passage": passage.text, "heading": passage.heading, "siblings": siblings}
+        made.append(Unit(number, values, None, passage.id, passage.document))
+    return made
+
+
+def _passage_shots(task: Task, turn: int) -> dict[str, Any]:
+    """The pairs of one seed, with its context, as the example of a try: seeds in turn."""
+    by_seed: dict[int, list[Example]] = {}
+    for example in task.examples:
+        by_seed.setdefault(example.seed, []).append(example)
+    if not by_seed:
+        return {"shots": []}
+    pairs = by_seed[sorted(by_seed)[turn % len(by_seed)]][:SHOTS]
+    listed = "\n".join(f"<question>{one.question}</question>\n<answer>{one.answer}</answer>" for one in pairs)
+    return {"shots": [{"context": pairs[0].context or "", "pairs": listed}]}
 
 
 def _usable(line: str) -> bool:
@@ -149,9 +193,50 @@ def _seed_units(task: Task) -> list[Unit]:
             {"question": shot.question, "answer": shot.answer, "context": shot.context or ""}
             for shot in chosen
         ]
-        values = {"description": task.description, "shots": shots, "example": example, "siblings": ()}
+        values = {
+            "description": task.description,
+            "shots": shots,
+            "example": example,
+            "siblings": (),
+            "persona": persona(task),
+        }
         made.append(Unit(position, values, example.seed))
     return made
+
+
+def persona(task: Task) -> dict[str, Any]:
+    """Who answers a skill's tasks. LAB asks one of two teachers by the task: a precise one for what has a
+    right answer, a creative one for what is written to be read (arXiv 2403.01081, section 3.2). What the leaf
+    calls itself decides, by a rule, so that equal leaves are answered alike; foundational skills are always
+    precise.
+    """
+    told = frozenset(words(f"{task.leaf.replace('/', ' ').replace('_', ' ')} {task.description}"))
+    return dict(CREATIVE if told & _CREATIVE_WORDS and not task.foundational else PRECISE)
+
+
+PRECISE: Mapping[str, Any] = {
+    "name": "precise",
+    "text": "You are exact and careful. You follow the task to the letter, keep to what is known, and say no "
+    "more than the task asks for.",
+    "temperature": 0.1,
+}
+CREATIVE: Mapping[str, Any] = {
+    "name": "creative",
+    "text": "You are a gifted writer. You follow the task, and what you write is vivid and your own.",
+    "temperature": 0.7,
+}
+_WRITTEN_TO_BE_READ = """
+creative poem poems poetry haiku limerick sonnet rhyme rhymes lyrics song songs story stories fiction tale
+tales novel scene dialogue dialogues roleplay joke jokes humour humor pun puns slogan slogans blog essay essays
+speech speeches letter letters toast brainstorm brainstorming invent imaginative
+"""
+_CREATIVE_WORDS = frozenset(_WRITTEN_TO_BE_READ.split())
+
+_UNITS: Mapping[str, Callable[[Task], list[Unit]]] = {
+    "sentence": _sentence_units,
+    "passage": _passage_units,
+    "seed": _seed_units,
+}
 
 
 def known_pairs(examples: Sequence[Example]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -3,8 +3,9 @@
 `cost(diff, head, config)` counts with the very flows and units that the generate stage runs, so the number of
 requests is exact up to answers that have to be asked for again (upwards) and rows that fail a check before
 they are judged (downwards). Prompt tokens are words times `TOKENS_A_WORD`; completion tokens are the flows'
-limits, so both are bounds. Passages of documents stand in by the leaf's own contexts: how many rows are tried
-does not depend on the documents.
+limits, so both are bounds. With the teacher's tokenizer
+(`tokenizer.py`) prompt tokens are counted. Passages of documents stand in by the leaf's own contexts: how
+many rows are tried does not depend on the documents.
 
 Minutes need rates. They are recorded by every run: `read_rates(work)` takes them from the manifests of the
 generate and tune stages (`treewright diff --cost --rates work`), or from a JSON file of the same fields.
@@ -26,18 +27,17 @@ from lab.taxonomy.diff import LeafChange, TreeDiff
 from lab.taxonomy.diff_text import count
 from lab.taxonomy.leaf import QNA, LeafError, load_leaf
 from lab.taxonomy.model import Leaf
+from lab.taxonomy.sizes import ESTIMATE, Tokens
 from lab.taxonomy.tree import Tree
 from lab.untrusted import Refused, printable
 
 if TYPE_CHECKING:
-    from lab.synthesis.flow import Prompt
+    from lab.synthesis.flow import Cell, Prompt
     from lab.synthesis.items import Task
 
 TOKENS_A_WORD = 1.4
 """English prose in a byte-pair vocabulary of about 50,000 has 1.3 tokens a word (OpenAI's rule: 0.75 words
 a token); chat marks and names add some."""
-
-_IN_PROMPTS = {"task_description", "domain", "document_outline", "kind"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Cost:
     leaves: tuple[LeafCost, ...]
     unread: tuple[str, ...]
     rates: Rates
+    counted: bool = False
 
     def total(self, name: str) -> int:
         return sum(int(getattr(leaf, name)) for leaf in self.leaves)
@@ -97,6 +98,7 @@ class Cost:
             "total": {name: self.total(name) for name in names},
             "minutes": {"generate": self.generate_minutes, "tune": self.tune_minutes},
             "rates": asdict(self.rates),
+            "tokens": "counted" if self.counted else "estimated",
         }
 
 
@@ -104,7 +106,13 @@ def _minutes(seconds: float | None, number: int) -> float | None:
     return None if seconds is None else round(seconds * number / 60, 2)
 
 
-def cost(found: TreeDiff, head: Tree, config: RepositoryConfig, rates: Rates = Rates()) -> Cost:
+def cost(
+    found: TreeDiff,
+    head: Tree,
+    config: RepositoryConfig,
+    rates: Rates = Rates(),
+    tokens: Tokens = ESTIMATE,
+) -> Cost:
     """What generating the changed leaves anew costs. What every release costs anyhow (unchanged leaves,
     replay, benchmark) is not part of a change.
     """
@@ -115,61 +123,66 @@ def cost(found: TreeDiff, head: Tree, config: RepositoryConfig, rates: Rates = R
         if rows == 0:
             continue
         try:
-            leaves.append(leaf_cost(load_leaf(head, change.path), rows, config))
+            leaves.append(leaf_cost(load_leaf(head, change.path), rows, config, tokens))
         except (LeafError, Refused):
             unread.append(f"{change.path}/{QNA}")
-    return Cost(tuple(leaves), tuple(unread), rates)
+    return Cost(tuple(leaves), tuple(unread), rates, tokens.counted)
 
 
 def _rows(change: LeafChange, config: RepositoryConfig) -> int:
-    """As the plan stage decides it: new content gets the rows of a changed leaf, other words around the same
-    seeds those of an unchanged one, and a new attribution none.
+    """As the plan stage decides it: what a model would learn gets the rows of a changed leaf, and a new
+    attribution none.
     """
-    if change.change == "removed":
-        return 0
-    if change.change in ("added", "renamed") or change.document_changed:
-        return config.generate.rows_changed
-    if change.seeds_added + change.seeds_changed + change.seeds_removed:
-        return config.generate.rows_changed
-    words = any(one.name in _IN_PROMPTS for one in change.fields)
-    return config.generate.rows_unchanged if words else 0
+    return config.generate.rows_changed if change.teaches else 0
 
 
-def leaf_cost(leaf: Leaf, rows: int, config: RepositoryConfig) -> LeafCost:
+def leaf_cost(leaf: Leaf, rows: int, config: RepositoryConfig, tokens: Tokens = ESTIMATE) -> LeafCost:
     """The requests of one leaf's flow for `rows` rows."""
     from lab.synthesis.flow import load_flow
+    from lab.synthesis.flow_files import preset_of
     from lab.synthesis.heldout import split
     from lab.synthesis.leaf import make_task
     from lab.synthesis.units import known_pairs, units
 
-    flow = load_flow(leaf.kind)
+    flow = load_flow(leaf.kind, preset_of(config))
     parted = split(leaf, config.generate.heldout_share, config.generate.seed)
     task = make_task(leaf, parted, _passages(leaf), rows)
-    teacher = [cell for cell in flow.cells if cell.do == "model"]
-    judges = [cell for cell in flow.cells if cell.do == "judge"]
-    tries = prompt = 0
+    counted = flow.counts()
+    tries = requests = judged = prompt = completion = 0
     for unit in units(flow, task):
         ways: Sequence[Mapping[str, Any]] = unit.values["ways"]
         tries += len(ways)
-        if ways:
-            values = {**_stand_ins(task), **unit.values, "way": ways[0], "task": task}
-            prompt += len(ways) * sum(
-                _tokens(flow.prompts[cell.options["prompt"]], values) for cell in teacher
-            )
+        values = {**_stand_ins(task), **unit.values, "way": ways[0], "task": task}
+        for cell, times, each_try in counted:
+            number = times * (len(ways) if each_try else 1)
+            if cell.do == "judge":
+                judged += number
+            elif cell.do == "model":
+                requests += number
+                prompt += number * _tokens(flow.prompts[cell.options["prompt"]], values, tokens)
+                completion += number * _longest(cell)
     if tries == 0:  # no sentence of the contexts can be asked about; the documents' will be
         tries = math.ceil(rows * flow.asks_per_row)
+        judged = sum(tries * times for cell, times, _ in counted if cell.do == "judge")
+        requests = sum(tries * times for cell, times, _ in counted if cell.do == "model")
+        completion = sum(tries * times * _longest(cell) for cell, times, _ in counted if cell.do == "model")
     calibration = sum(len(part) for part in known_pairs(task.examples))
-    calibrated = sum(bool(cell.options.get("calibrate")) for cell in judges)
-    completion = sum(int(cell.options.get("params", {}).get("max_tokens", 0)) for cell in teacher)
+    calibrated = sum(cell.do == "judge" and bool(cell.options.get("calibrate")) for cell in flow.cells)
     return LeafCost(
         leaf=leaf.path,
         rows=rows,
         tries=tries,
-        teacher_requests=tries * len(teacher),
-        judge_requests=tries * len(judges) + calibrated * calibration,
+        teacher_requests=requests,
+        judge_requests=judged + calibrated * calibration,
         prompt_tokens=prompt,
-        completion_tokens=tries * completion,
+        completion_tokens=completion,
     )
+
+
+def _longest(cell: Cell) -> int:
+    """Tokens of the cell's answers at most, all samples together."""
+    limit = int(cell.options.get("params", {}).get("max_tokens", 0))
+    return limit * int(cell.options.get("n", 1))
 
 
 def _passages(leaf: Leaf) -> list[Chunk]:
@@ -190,13 +203,13 @@ def _stand_ins(task: Task) -> dict[str, Any]:
     }
 
 
-def _tokens(prompt: Prompt, values: Mapping[str, Any]) -> int:
-    from jinja2 import UndefinedError
-
+def _tokens(prompt: Prompt, values: Mapping[str, Any], tokens: Tokens) -> int:
     try:
         texts = [message["content"] for message in prompt.messages(values)]
-    except (UndefinedError, KeyError):
+    except KeyError:
         texts = [prompt.system, *(text for example in prompt.examples for text in example), prompt.user]
+    if tokens.counted:
+        return sum(tokens.count(text) for text in texts)
     return math.ceil(sum(len(text.split()) for text in texts) * TOKENS_A_WORD)
 
 
@@ -272,7 +285,8 @@ def text(found: Cost) -> str:
         for leaf in found.leaves
     ]
     tokens = f"at most {found.total('completion_tokens'):,} teacher tokens written, "
-    tokens += f"about {found.total('prompt_tokens'):,} read"
+    read = f"{found.total('prompt_tokens'):,} read"
+    tokens += f"{read} (counted with its tokenizer)" if found.counted else f"about {read} (estimated)"
     requests = found.total("teacher_requests") + found.total("judge_requests")
     head = f"Cost: {count(found.total('rows'), 'row')}, {count(requests, 'request')}, {tokens}."
     return "\n".join([head, *lines, *(_unread(found)), _time(found)])

@@ -53,11 +53,17 @@ async def model(rule: Rule) -> AsyncIterator[Model]:
         await runner.cleanup()
 
 
+def asked(body: dict[str, Any]) -> str:
+    """The row's own question: the last message, or the one before what could not be read."""
+    said: list[str] = [message["content"] for message in body["messages"] if message["role"] == "user"]
+    return said[-2] if said[-1].startswith("That could not be read.") else said[-1]
+
+
 def asker(body: dict[str, Any]) -> str | int:
     """A teacher that turns a fact into a question, and a judge that copies the sentence with the most
     shared words.
     """
-    system, last = body["messages"][0]["content"], body["messages"][-1]["content"]
+    system, last = body["messages"][0]["content"], asked(body)
     if last.startswith("Fact: "):
         subject = " ".join(last.removeprefix("Fact: ").split()[:6])
         opening = body["response_format"]["json_schema"]["schema"]["properties"]["question"]["pattern"]

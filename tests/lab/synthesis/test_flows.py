@@ -26,7 +26,7 @@ from lab.taxonomy.leaf import load_leaf
 from lab.taxonomy.model import Leaf
 from lab.taxonomy.sentences import sentences
 from lab.taxonomy.tree import FolderTree
-from tests.lab.synthesis.helpers import Model, asker, model
+from tests.lab.synthesis.helpers import Model, asked, asker, model
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 FAST = EngineSettings(attempts=2, backoff_seconds=0.01, service_seconds=20)
@@ -89,10 +89,10 @@ def test_seed_pairs_that_are_not_held_out_are_rows_too_and_held_out_ones_never(t
     seeds = [sample for sample in result.samples if sample["lineage"]["flow"] == "seed"]
     assert [sample["question"] for sample in seeds] == [example.question for example in task.examples]
     taught = json.dumps(result.samples)
-    asked = json.dumps(found.asked)
+    sent = json.dumps(found.asked)
     for item in task.heldout:
         assert item.question not in taught
-        assert item.question not in asked
+        assert item.question not in sent
 
 
 def test_a_question_like_a_held_out_one_is_rejected_for_that_reason(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_the_teacher_is_never_shown_the_answered_question_of_the_same_sentence()
 
 def test_a_bad_row_of_the_endpoint_loses_one_row_and_says_so(tmp_path: Path) -> None:
     def faulty(body: dict[str, Any]) -> str | int:
-        last = body["messages"][-1]["content"]
+        last = asked(body)
         if "lighthouse" in last and "Fact" in last:
             return 400
         if "capital" in last and "Fact" in last:
@@ -147,22 +147,27 @@ def test_a_bad_row_of_the_endpoint_loses_one_row_and_says_so(tmp_path: Path) -> 
     assert len(result.kept) + len(result.rejected) == 14
 
 
-def test_an_unreadable_answer_is_asked_for_again_at_another_seed(tmp_path: Path) -> None:
+def test_an_unreadable_answer_is_asked_for_once_more_with_the_error_told(tmp_path: Path) -> None:
     def shy(body: dict[str, Any]) -> str | int:
-        if "Fact: " in body["messages"][-1]["content"] and body["seed"] < 1000:
+        if "Fact: " in body["messages"][-1]["content"]:
             return "Hm."
         return asker(body)
 
     result, found = run(island_task(7), tmp_path / "s", shy)
     assert result.kept
-    assert len({body["seed"] for body in found.asked if "Fact: " in body["messages"][-1]["content"]}) == 2
+    again = [body for body in found.asked if body["messages"][-1]["content"].startswith("That could not")]
+    assert len(again) == 7
+    for body in again:
+        assert body["seed"] > 1000
+        assert body["messages"][-2] == {"role": "assistant", "content": "Hm."}
+        assert 'Wanted: one question, as {"question": "..."}.' in body["messages"][-1]["content"]
     assert all(len(row.requests) == 3 for row in result.kept)
 
 
 def test_an_equal_run_sends_nothing_and_gives_the_same_rows(tmp_path: Path) -> None:
-    first, asked = run(island_task(), tmp_path / "s")
+    first, earlier = run(island_task(), tmp_path / "s")
     second, again = run(island_task(), tmp_path / "s")
-    assert asked.asked
+    assert earlier.asked
     assert again.asked == []
     assert first.samples == second.samples
     assert first.rejected == second.rejected

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.synthesis.checks import Values
-from lab.synthesis.grading import GRADERS, one_to_three, round_trip, yes_no
-from lab.synthesis.parsing import PARSERS, answer, grounded_task, question, task
+from lab.synthesis.grading import SCORES, one_to_three, round_trip, yes_no
+from lab.synthesis.parsing import PARSERS, Items, answer, grounded_task, question, task
 from lab.synthesis.text import harmless
 
 MARKS = st.sampled_from(
@@ -23,9 +23,9 @@ HOSTILE = st.lists(st.one_of(MARKS, st.text(max_size=20)), max_size=30).map("".j
 def test_no_output_makes_a_parser_raise_or_leaves_a_field_empty(text: str) -> None:
     for parse in PARSERS.values():
         found = parse(text)
-        if found is not None:
-            assert all(found.values())
-            assert not any("<|" in value or "\x00" in value for value in found.values())
+        for item in found.found if isinstance(found, Items) else [found] if found is not None else []:
+            assert all(item.values())
+            assert not any("<|" in value or "\x00" in value for value in item.values())
 
 
 @given(HOSTILE, HOSTILE)
@@ -55,7 +55,7 @@ def _bare(text: str) -> list[str]:
 @given(HOSTILE, st.dictionaries(st.sampled_from(["yes", "no", "maybe"]), st.floats(0, 1)))
 def test_a_grade_is_a_share_or_nothing(text: str, likelihoods: dict[str, float]) -> None:
     row = Values("Who is it?", source="Isolde built the tower.", siblings=("Bram baked the bread.",))
-    for grader in GRADERS.values():
+    for grader in SCORES.values():
         grade = grader(text, likelihoods, row)
         assert grade is None or 0.0 <= grade <= 1.0
 
