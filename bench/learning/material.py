@@ -75,7 +75,7 @@ def held_out_items(known: Sequence[Fact]) -> list[dict[str, Any]]:
                     "id": f"{fact.id}-{number}",
                     "leaf": LEAF,
                     "question": question,
-                    "answer": fact.said(),
+                    "answer": fact.answer,
                     "choices": [fact.said(choice) for choice in choices],
                     "key": choices.index(fact.answer),
                     "context": None,
