@@ -111,7 +111,10 @@ EMBEDDED_CPU = Preset(
             name="phase_2",
             title="knowledge with long answers and skills, with replay",
             budget=Budget(
-                datasets=("knowledge_long", "skill"), max_rows=100, replay_share=0.25, buffer_rows=32
+                datasets=("knowledge_long", "foundational", "skill"),
+                max_rows=100,
+                replay_share=0.25,
+                buffer_rows=32,
             ),
             epochs=1,
             learning_rate=1e-4,
@@ -168,8 +171,8 @@ def _paper_phases(learning_rate: float, warmup_steps: int, epochs: tuple[int, in
         ),
         Phase(
             name="phase_2",
-            title="KT/2: knowledge with long answers, with replay of KT/1",
-            budget=Budget(datasets=("knowledge_long",), max_rows=230_000, replay_share=1.0),
+            title="KT/2: knowledge with long answers and foundational skills, with replay of KT/1",
+            budget=Budget(datasets=("knowledge_long", "foundational"), max_rows=230_000, replay_share=1.0),
             epochs=epochs[1],
             learning_rate=learning_rate,
             effective_batch=3840,
@@ -179,7 +182,7 @@ def _paper_phases(learning_rate: float, warmup_steps: int, epochs: tuple[int, in
             sources={
                 **stated,
                 "max_tokens": "not stated clearly in [paper] (2048 or 4096); 2048 is ours",
-                "budget.datasets": "[paper] adds public foundational skills; the replay buffer is for those",
+                "budget.datasets": "[paper]: long answers and foundational skills; there public ones, here the leaves'",
             },
         ),
         Phase(
