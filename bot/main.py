@@ -7,6 +7,7 @@ reconciles. With Postgres as the database several such processes share the work;
 
 from __future__ import annotations
 
+import os
 import threading
 
 import sqlalchemy as sa
@@ -18,8 +19,9 @@ from bot.audit_log import AuditLog
 from bot.inbox import Dispatcher
 from bot.reconcile import Reconciler
 from bot.services import Services
-from bot.settings import Settings
+from bot.settings import Settings, SettingsError
 from bot.web import application
+from lab.taxonomy.tokenizer import TokenizerError, teacher_tokens
 
 
 class Bot:
@@ -64,6 +66,10 @@ class Bot:
 
 def build(settings: Settings) -> FastAPI:
     """The ASGI app of a bot; everything behind it starts with the server."""
+    try:
+        teacher_tokens(os.environ)
+    except TokenizerError as error:
+        raise SettingsError(f"the bot cannot start:\n  {error}") from None
     services = Services.open(settings)
     return application(services.store, settings.secrets, lambda: Bot(services))
 

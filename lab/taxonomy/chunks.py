@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from lab.taxonomy.canonical import digest
 from lab.taxonomy.documents import SourceDocument
 from lab.taxonomy.sentences import joined, size
+from lab.taxonomy.sizes import ESTIMATE, Tokens
 
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*)$")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
@@ -48,6 +49,16 @@ def chunk(document: SourceDocument, words: int = 180, measure: Callable[[str], i
                 seen.add(key)
                 chunks.append(Chunk(key, document.digest, heading, text, len(chunks)))
     return chunks
+
+
+CHUNK_TOKENS = 250
+
+
+def cut(document: SourceDocument, tokens: Tokens = ESTIMATE) -> list[Chunk]:
+    """The passages that generation, preview and plan work with: of `CHUNK_TOKENS` tokens when the teacher's
+    tokenizer is there to count them, else of about as many by words.
+    """
+    return chunk(document, CHUNK_TOKENS, tokens.count) if tokens.counted else chunk(document)
 
 
 def sections(text: str) -> list[tuple[str, str]]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from lab.config import LintPolicy
 from lab.taxonomy.findings import Finding, Severity
 from lab.taxonomy.rules import RULES
+from lab.taxonomy.sizes import ESTIMATE, Tokens
 from lab.untrusted import YamlNode
 
 MOST = 100  # findings of one file; GitHub shows 50 annotations a request and ten in a summary
 
 
 class Findings:
-    """`text` is the file's content, so that a suggestion can show the whole mended line."""
+    """`text` is the file's content, so that a suggestion can show the whole mended line; `tokens` is how
+    the teacher's tokens are counted.
+    """
 
-    def __init__(self, file: str, policy: LintPolicy, text: str = "") -> None:
+    def __init__(self, file: str, policy: LintPolicy, text: str = "", tokens: Tokens = ESTIMATE) -> None:
         self.file = file
         self.policy = policy
+        self.tokens = tokens
         self.lines = text.split("\n")
         self._found: list[Finding] = []
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 from lab.config import RepositoryConfig
 from lab.taxonomy.collect import Findings
-from lab.taxonomy.sizes import over_tokens
 from lab.taxonomy.sizes import words as count_words
 from lab.untrusted import Refused, YamlNode, clone_url, commit_id, glob_pattern, printable
 
@@ -77,8 +76,8 @@ def _length(
     words = count_words(text)
     if words > most:
         found.add(rule, place, f"{what} {words} words; at most {most} are advised.")
-    elif many := over_tokens(text, tokens):
-        found.add(rule, place, f"{what} about {many} tokens; at most {tokens} are advised.")
+    elif many := found.tokens.over(text, tokens):
+        found.add(rule, place, f"{what} {found.tokens.say(many)}; at most {tokens} are advised.")
 
 
 def _pair(found: Findings, pair: YamlNode, config: RepositoryConfig) -> None:

@@ -24,6 +24,7 @@ from lab.untrusted import Refused, YamlNode
 _LIMIT = 1 << 20
 _ALIKE = 0.5  # a moved leaf kept at least this share of its seeds; Git's own default for renames
 _POSTINGS = 20  # leaves that share one question or answer; a "Yes" that all have tells nothing
+_IN_PROMPTS = frozenset({"task_description", "domain", "document_outline", "kind"})
 _SHOWN = 200  # characters of a field's value
 
 Kind = Literal["added", "changed", "removed", "renamed"]
@@ -58,6 +59,16 @@ class LeafChange:
     similarity: float | None = None
     fields: tuple[FieldChange, ...] = field(default=(), compare=False)
     seeds: tuple[SeedChange, ...] = field(default=(), compare=False)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether a model would learn something else from it: other seeds, another document, or other words
+        that stand in the prompts. A new attribution or another author teaches nothing.
+        """
+        if self.change != "changed":
+            return self.change != "removed"
+        seeds = self.seeds_added + self.seeds_changed + self.seeds_removed
+        return self.document_changed or seeds > 0 or any(one.name in _IN_PROMPTS for one in self.fields)
 
     def to_json(self) -> dict[str, Any]:
         told = {each.name: getattr(self, each.name) for each in fields(self)}

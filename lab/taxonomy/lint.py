@@ -25,6 +25,7 @@ from lab.taxonomy.findings import Finding
 from lab.taxonomy.leaf import ATTRIBUTION, QNA, in_branches, is_knowledge, read_document
 from lab.taxonomy.passages import leaf_text
 from lab.taxonomy.similar import Entry, Index
+from lab.taxonomy.sizes import ESTIMATE, Tokens
 from lab.taxonomy.tree import Tree
 from lab.untrusted import Refused, printable
 
@@ -51,24 +52,35 @@ class LintReport:
 
 
 def lint(
-    tree: Tree, config: RepositoryConfig, only: Collection[str] | None = None, strict: bool | None = None
+    tree: Tree,
+    config: RepositoryConfig,
+    only: Collection[str] | None = None,
+    strict: bool | None = None,
+    tokens: Tokens = ESTIMATE,
 ) -> LintReport:
     """Lints the whole tree, or the leaves that have a file among `only` (changed paths; removed ones are
     passed over).
 
     `strict` holds files to the rules for new and changed leaves; it follows `only`
-    unless given: a tree that nobody touched is held to each file's own version.
+    unless given: a tree that nobody touched is held to each file's own version. `tokens` counts the
+    teacher's tokens for the size limits.
     """
     strict = only is not None if strict is None else strict
-    return _Run(tree, config, only, strict).report()
+    return _Run(tree, config, only, strict, tokens).report()
 
 
 class _Run:
     """One run over a tree: what all of its files share."""
 
     def __init__(
-        self, tree: Tree, config: RepositoryConfig, only: Collection[str] | None, strict: bool
+        self,
+        tree: Tree,
+        config: RepositoryConfig,
+        only: Collection[str] | None,
+        strict: bool,
+        tokens: Tokens,
     ) -> None:
+        self.tokens = tokens
         self.tree, self.config, self.only, self.strict = tree, config, only, strict
         self.paths = list(tree.paths())
         self.present = set(self.paths)
@@ -126,7 +138,7 @@ class _Run:
         return sorted(wanted)
 
     def _found(self, path: str, text: str = "") -> Findings:
-        return Findings(path, self.config.lint, text)
+        return Findings(path, self.config.lint, text, self.tokens)
 
     def _config(self, path: str) -> list[Finding]:
         try:

@@ -38,13 +38,23 @@ def register(app: typer.Typer) -> None:
         rates: Annotated[
             Path | None, typer.Option(help="An earlier run's work folder, or a JSON file: gives minutes.")
         ] = None,
+        tokenizer: Annotated[
+            Path | None, typer.Option(help="The teacher's tokenizer.json: counts tokens, else estimated.")
+        ] = None,
         format_: Annotated[Format, typer.Option("--format", help="How to print the diff.")] = Format.text,
     ) -> None:
-        raise typer.Exit(_run(path, base, head, cost or rates is not None, rates, format_))
+        cost = cost or rates is not None or tokenizer is not None
+        raise typer.Exit(_run(path, base, head, cost, rates, tokenizer, format_))
 
 
 def _run(
-    path: Path, base: str | None, head: str | None, cost: bool, rates: Path | None, format_: Format
+    path: Path,
+    base: str | None,
+    head: str | None,
+    cost: bool,
+    rates: Path | None,
+    tokenizer: Path | None,
+    format_: Format,
 ) -> int:
     import json
 
@@ -63,7 +73,7 @@ def _run(
         before = GitTree(*subtree(root, start))
         after: Tree = WorkTree(root, start) if head is None else GitTree(*subtree(root, head))
         found = diff(before, after)
-        price = _price(found, after, rates) if cost else None
+        price = _price(found, after, rates, tokenizer) if cost else None
     except (Refused, ValueError) as error:
         typer.echo(str(error), err=True)
         return 2
@@ -79,9 +89,12 @@ def _run(
     return 0
 
 
-def _price(found: TreeDiff, head: Tree, rates: Path | None) -> Cost:
+def _price(found: TreeDiff, head: Tree, rates: Path | None, tokenizer: Path | None) -> Cost:
+    import os
+
     from lab.config import CONFIG_PATH, load_config
     from lab.taxonomy.cost import Rates, cost, read_rates
+    from lab.taxonomy.tokenizer import teacher_tokens
     from lab.untrusted import Refused
 
     try:
@@ -89,4 +102,5 @@ def _price(found: TreeDiff, head: Tree, rates: Path | None) -> Cost:
     except Refused:
         data = None
     config, _ = load_config(data)
-    return cost(found, head, config, read_rates(rates) if rates is not None else Rates())
+    recorded = read_rates(rates) if rates is not None else Rates()
+    return cost(found, head, config, recorded, teacher_tokens(os.environ, tokenizer))

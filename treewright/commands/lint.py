@@ -37,6 +37,7 @@ class Options:
     fix: bool
     diff: bool
     documents: bool
+    tokenizer: Path | None
 
 
 def register(app: typer.Typer) -> None:
@@ -52,8 +53,11 @@ def register(app: typer.Typer) -> None:
         documents: bool = typer.Option(
             False, "--documents", help="Fetch the pinned documents, and hold the contexts against them."
         ),
+        tokenizer: Annotated[
+            Path | None, typer.Option(help="The teacher's tokenizer.json: counts tokens, else estimated.")
+        ] = None,
     ) -> None:
-        raise typer.Exit(_run(Options(path, base, format_, fix, diff, documents)))
+        raise typer.Exit(_run(Options(path, base, format_, fix, diff, documents, tokenizer)))
 
 
 def _run(options: Options) -> int:
@@ -61,6 +65,7 @@ def _run(options: Options) -> int:
 
     from lab.config import CONFIG_PATH, load_config
     from lab.taxonomy.lint import LintReport, lint
+    from lab.taxonomy.tokenizer import TokenizerError, teacher_tokens
     from lab.taxonomy.tree import FolderTree
     from lab.taxonomy.worktree import Checkout, find_root, merge_base
     from lab.untrusted import Refused
@@ -74,6 +79,7 @@ def _run(options: Options) -> int:
     try:
         data = tree.read(CONFIG_PATH, 1 << 18) if (root / CONFIG_PATH).exists() else None
         config, _ = load_config(data)
+        tokens = teacher_tokens(os.environ, options.tokenizer)
         inside = os.path.relpath(os.path.abspath(path), root).replace(os.sep, "/")
 
         def look() -> LintReport:
@@ -83,7 +89,7 @@ def _run(options: Options) -> int:
                 only = looked.changed
             elif inside != ".":
                 only = [each for each in tree.paths() if each == inside or each.startswith(f"{inside}/")]
-            report = lint(looked, config, only, strict=base is not None)
+            report = lint(looked, config, only, base is not None, tokens)
             if options.documents:
                 report = _with_documents(report, looked, config, only)
             kept = tuple(finding for finding in report.findings if finding.file == inside)
@@ -98,6 +104,9 @@ def _run(options: Options) -> int:
                 report = look()
     except Refused as refused:
         typer.echo(f"{refused.reason} {refused.hint}", err=True)
+        return 2
+    except TokenizerError as error:
+        typer.echo(str(error), err=True)
         return 2
     _show(report, tree, options.format)
     return 0 if report.ok else 1

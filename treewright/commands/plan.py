@@ -22,6 +22,9 @@ def plan(
         str, typer.Option(help="Commit before it; leaves that differ are the changed ones. Default: all.")
     ] = "",
     pull_requests: Annotated[str, typer.Option(help="Their numbers, such as 2,3.")] = "",
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="The teacher's tokenizer.json: documents are cut by its tokens.")
+    ] = None,
 ) -> None:
     """Read the taxonomy at one commit, fetch its documents and split off the held-out items."""
     import os
@@ -30,6 +33,7 @@ def plan(
     from gpu_runner.plan import PlanError, PlanSettings, run
     from gpu_runner.stage import StageError
     from lab.contracts import read_json
+    from lab.taxonomy.tokenizer import VARIABLE
 
     try:
         numbers = tuple(int(part) for part in pull_requests.replace("#", "").split(",") if part.strip())
@@ -38,8 +42,9 @@ def plan(
             f"treewright plan: --pull-requests takes numbers such as 2,3, not {pull_requests!r}", err=True
         )
         raise typer.Exit(2) from None
+    env = {**os.environ, **({VARIABLE: str(tokenizer)} if tokenizer else {})}
     try:
-        manifest = run(tree, work, PlanSettings(head, base or None, numbers), cache_folder(), os.environ)
+        manifest = run(tree, work, PlanSettings(head, base or None, numbers), cache_folder(), env)
     except (PlanError, StageError) as error:
         typer.echo(f"treewright plan: {error}", err=True)
         raise typer.Exit(1 if getattr(error, "findings", ()) else 2) from error

@@ -381,7 +381,7 @@ def test_a_context_without_spaces_is_long_by_its_tokens(tmp_path: Path) -> None:
     found = tree(tmp_path, {"knowledge/a/b": text})
     told = [each for each in lint(found, RepositoryConfig()).findings if each.rule == "context-length"]
     assert len(told) == 1
-    assert "tokens; at most 800" in told[0].message
+    assert "tokens (estimated); at most 800" in told[0].message
 
 
 def test_a_leaf_that_is_no_leaf_has_no_passages() -> None:

@@ -263,3 +263,19 @@ def test_the_command_sees_committed_uncommitted_and_untracked_work(tmp_path: Pat
     }
     code, told = run("diff", "--base", "main", "--head", "topic")
     assert [leaf["path"] for leaf in told["leaves"]] == [PLAIN]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "teaches"),
+    [
+        ("domain: Geography", "domain: History", True),
+        ("document_outline: ", "document_outline: More about ", True),
+        ("created_by: ", "created_by: other-", False),
+    ],
+)
+def test_words_of_the_prompts_teach_and_a_name_does_not(
+    tmp_path: Path, old: str, new: str, teaches: bool
+) -> None:
+    text = examples.KNOWLEDGE.replace(old, new, 1)
+    (change,) = between(tmp_path, {f"{ISLES}/qna.yaml": text})
+    assert change.teaches is teaches
