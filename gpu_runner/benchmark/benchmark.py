@@ -1,246 +1,227 @@
 """The benchmark stage: base and candidate over the same items, in one job, with the same settings.
 
-    treewright benchmark --work W --student embedded|DIR
+    treewright benchmark --work W --student embedded|DIR [--data DIR]
 
 Reads `plan/` (general and held-out items) and `tune/model`; writes `benchmark.json`, one row a set, and
-`items.jsonl`, one row an item and metric, from which everything else follows. The base model's answers are
-kept in `<cache>/benchmarks/` under a digest of model, items, code, versions and settings: a second release
-asks it nothing. The candidate's are kept in the stage's scratch folder, so that a killed run goes on where
-it stopped.
+`items.jsonl`, one row an item and metric, from which everything else follows; with MT-Bench also
+`mt_bench.jsonl`, every answer with its ratings, for people to read.
+
+What is asked comes in parts (`parts.py`), and each part's answers are kept under a digest of model, items,
+code, versions and settings: the base model's in `<cache>/benchmarks/`, so that the next release asks it only
+what is new, the candidate's in the stage's scratch folder, so that a killed run goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_runner.benchmark import contributed, general
-from gpu_runner.benchmark.model import BenchmarkError, load, placement
-from gpu_runner.benchmark.scoring import MAX_NEW_TOKENS, Scored
+from gpu_runner.benchmark import mt_bench, mt_bench_prompts, parts, standard
+from gpu_runner.benchmark.judging import Judge
+from gpu_runner.benchmark.model import BenchmarkError, placement
+from gpu_runner.benchmark.parts import MT_BENCH, Part, Session, Sources, read_sources, wanted_parts
+from gpu_runner.benchmark.results import Answers, item_rows, sets
+from gpu_runner.benchmark.scoring import MAX_NEW_TOKENS
 from gpu_runner.stage import SCRATCH, Manifest, execute, input_digest, tool_versions
-from lab.contracts import digest, file_digest, read_json, read_lines, write_json, write_lines
+from lab.config import BenchmarkSettings, RepositoryConfig
+from lab.contracts import digest, file_digest, read_json, write_json, write_lines
+from lab.synthesis.endpoints import Endpoint, EndpointError, endpoint_from_environment
 
-GENERAL, POOLED = "general", "changed leaves"
-CHOICE, SHORT_ANSWER = "choice", "short_answer"
 TOOLS = ("torch", "transformers", "lm_eval", "tokenizers")
+ANSWERS = "judge-answers.sqlite"
 
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Item:
-    """One question of one set, however it is asked."""
+def run(
+    work: Path,
+    student: Path,
+    cache: Path,
+    progress: Progress = lambda _: None,
+    env: Mapping[str, str] = os.environ,
+    data: Path | None = None,
+) -> Manifest:
+    """Run the stage over the work folder. `student` is the base model's folder, `cache` the machine's cache,
+    `data` the folder of staged benchmarks.
 
-    id: str
-    set: str
-    leaf: str | None
-    question: str
-    expected: str
-    cluster: str
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one model did: `metric -> item id -> score`, and the digests of the prompts it saw."""
-
-    scores: Mapping[str, Mapping[str, Scored]]
-    prompts: Mapping[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        scores = {
-            name: {key: asdict(score) for key, score in rows.items()} for name, rows in self.scores.items()
-        }
-        return {"scores": scores, "prompts": dict(self.prompts)}
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> Measured:
-        scores = {
-            name: {key: Scored(**score) for key, score in rows.items()}
-            for name, rows in value["scores"].items()
-        }
-        return Measured(scores, value["prompts"])
-
-
-def run(work: Path, student: Path, cache: Path, progress: Progress = lambda _: None) -> Manifest:
-    """Run the stage over the work folder. `student` is the base model's folder, `cache` the machine's cache.
-
-    Raises BenchmarkError or StageError with what is missing.
-    """
+    Raises BenchmarkError, EndpointError or StageError with what is missing."""
     plan = read_json(work / "plan" / "plan.json", "plan")
+    config = RepositoryConfig.from_json(plan["config"])
     candidate = work / "tune" / "model"
     if not (candidate / "config.json").is_file():
         raise BenchmarkError(f"{candidate} holds no model: run `treewright tune --work {work}` first")
+    sources = read_sources(work / "plan", plan, config.benchmark, data)
+    endpoint = judge_endpoint(config, env)
+    settings = _settings(student, sources, endpoint, config.benchmark)
+
+    def body(partial: Path) -> None:
+        judge = Judge(endpoint, cache / "benchmarks" / ANSWERS) if endpoint else None
+        runs = _Runs(sources, judge, settings, cache / "benchmarks", partial / SCRATCH, progress)
+        asked = wanted_parts(sources, judge)
+        progress(f"base: {sources.describe()}")
+        before = runs.measure(student, settings["base"], runs.kept, asked)
+        progress(f"candidate: {sources.describe()}")
+        tuned = input_digest(candidate)
+        after = runs.measure(candidate, tuned, runs.scratch, asked)
+        _write(partial, sources, judge, runs, (before, after), {**settings, "candidate": tuned})
+
+    inputs = [work / "plan", work / "tune"]
+    return execute("benchmark", inputs, work / "benchmark", settings, body, tools=TOOLS)
+
+
+def judge_endpoint(config: RepositoryConfig, env: Mapping[str, str]) -> Endpoint | None:
+    """The judge, where the configuration asks for one; BenchmarkError when it is not there."""
+    asked = [name for name, on in _judged(config.benchmark).items() if on]
+    if not asked:
+        return None
+    try:
+        return endpoint_from_environment("judge", config.models.judge, env)
+    except EndpointError as error:
+        raise BenchmarkError(f"{' and '.join(asked)}: {error}") from error
+
+
+def _judged(settings: BenchmarkSettings) -> dict[str, bool]:
+    return {"benchmark.judge": settings.judge, "benchmark.mt_bench": settings.mt_bench.enabled}
+
+
+def _settings(
+    student: Path, sources: Sources, judge: Endpoint | None, config: BenchmarkSettings
+) -> dict[str, Any]:
+    """Everything beside the stage's inputs that can change a score."""
     device, dtype = placement()
-    settings = {
+    found: dict[str, Any] = {
         "base": input_digest(student),
         "code": code_digest(),
         "device": device,
         "dtype": dtype,
         "max_new_tokens": MAX_NEW_TOKENS,
     }
-
-    def body(partial: Path) -> None:
-        items = _Items.read(work / "plan", plan)
-        key = digest({"items": items.digest(), "tools": tool_versions(TOOLS), **settings})
-        name = f"{key.removeprefix('sha256:')}.json"
-        scratch = partial / SCRATCH
-        progress(f"base: {items.describe()}")
-        before = _once(cache / "benchmarks" / name, key, lambda: measure(student, items, progress), progress)
-        tuned = digest([key, input_digest(candidate)])
-        progress(f"candidate: {items.describe()}")
-        after = _once(
-            scratch / "candidate.json", tuned, lambda: measure(candidate, items, progress), progress
-        )
-        rows = item_rows(items, before, after)
-        write_lines(partial / "items.jsonl", rows)
-        environment = {
-            "harness": f"lm-eval {tool_versions(('lm_eval',))['lm_eval']}",
-            "tools": tool_versions(TOOLS),
-            **settings,
-            "candidate": input_digest(candidate),
-            "prompts": {
-                name: {"base": before.prompts[name], "candidate": after.prompts[name]}
-                for name in sorted(before.prompts)
-            },
+    if sources.staged:
+        found["standard"] = {
+            one.source.name: standard.describe(one, config.limit, tool_versions(("lm_eval",))["lm_eval"])
+            for one in sources.staged
         }
-        report = {"sets": sets(rows), "environment": environment}
-        write_json(partial / "benchmark.json", report)
-
-    inputs = [work / "plan", work / "tune"]
-    return execute("benchmark", inputs, work / "benchmark", settings, body, tools=TOOLS)
-
-
-@dataclass(frozen=True)
-class _Items:
-    general: tuple[general.ChoiceItem, ...]
-    questions: Mapping[str, str]
-    held_out: tuple[contributed.HeldOut, ...]
-
-    @staticmethod
-    def read(folder: Path, plan: Mapping[str, Any]) -> _Items:
-        path = folder / "general.jsonl"
-        rows = list(read_lines(path)) if path.is_file() else []
-        changed = {leaf["path"] for leaf in plan["leaves"] if leaf["changed"]}
-        held_out = contributed.held_out(list(read_lines(folder / "heldout.jsonl", "heldout")), changed)
-        if not rows and not held_out:
-            raise BenchmarkError(
-                f"{folder}: neither general nor held-out items; add `benchmark.general` to the configuration"
-            )
-        questions = {row["id"]: row["question"] for row in rows}
-        return _Items(tuple(general.general_items(rows)), questions, tuple(held_out))
-
-    def digest(self) -> str:
-        return digest([[asdict(item) for item in self.general], [asdict(item) for item in self.held_out]])
-
-    def describe(self) -> str:
-        return f"{len(self.general)} general and {len(self.held_out)} held-out items"
-
-    def listed(self) -> list[tuple[str, Item]]:
-        """Each metric with each item that it can be measured on, in the order of the files."""
-        rows = [
-            (CHOICE, Item(i.id, GENERAL, None, self.questions[i.id], i.choices[i.key], i.id))
-            for i in self.general
-        ]
-        for item in self.held_out:
-            row = Item(item.id, item.leaf, item.leaf, item.question, item.answer, item.cluster)
-            rows += [(CHOICE, row), (SHORT_ANSWER, row)]
-        return rows
-
-
-def measure(folder: Path, items: _Items, progress: Progress) -> Measured:
-    """Load one model, ask it everything, let it go."""
-    model = load(folder)
-    with tempfile.TemporaryDirectory(prefix="treewright-benchmark-") as name:
-        progress("  general questions, by likelihood")
-        broad, broad_prompts = general.choose(model, items.general, GENERAL, chat=False, folder=Path(name))
-        progress("  held-out questions, by likelihood")
-        picked, picked_prompts = contributed.choose_held_out(model, items.held_out, Path(name))
-    progress("  held-out questions, written answers")
-    written = contributed.answer_held_out(model, items.held_out)
-    return Measured(
-        {GENERAL: broad, CHOICE: picked, SHORT_ANSWER: written},
-        {GENERAL: broad_prompts, "contributed": picked_prompts},
-    )
-
-
-def _once(path: Path, key: str, make: Callable[[], Measured], progress: Progress) -> Measured:
-    """The stored result under `key`, or a new one; a damaged or foreign file is made again."""
-    try:
-        stored = read_json(path)
-        if stored["key"] == key and stored["digest"] == digest(stored["measured"]):
-            progress("  kept from an earlier run")
-            return Measured.from_json(stored["measured"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    measured = make()
-    value = measured.to_json()
-    write_json(path, {"key": key, "digest": digest(value), "measured": value})
-    return measured
-
-
-def item_rows(items: _Items, base: Measured, candidate: Measured) -> list[dict[str, Any]]:
-    """One row an item and metric, with both models' scores and answers."""
-    rows = []
-    for metric, item in items.listed():
-        where = GENERAL if item.set == GENERAL else metric
-        before, after = base.scores[where][item.id], candidate.scores[where][item.id]
-        rows.append(
-            {
-                "id": item.id,
-                "set": item.set,
-                "leaf": item.leaf,
-                "metric": metric,
-                "cluster": item.cluster,
-                "question": item.question,
-                "expected": item.expected,
-                "base": int(before.right),
-                "candidate": int(after.right),
-                "base_text": before.text,
-                "candidate_text": after.text,
-                "base_readable": before.readable,
-                "candidate_readable": after.readable,
-            }
-        )
-    return rows
-
-
-def sets(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The scores of every set: general, each leaf, and all changed leaves together, by metric."""
-    names = list(dict.fromkeys((row["set"], row["leaf"], row["metric"]) for row in rows))
-    found = []
-    for name, leaf, metric in names:
-        kind = "general" if leaf is None else "leaf"
-        chosen = [row for row in rows if row["set"] == name and row["metric"] == metric]
-        found.append(_set(name, kind, leaf, metric, chosen))
-    for metric in (CHOICE, SHORT_ANSWER):
-        pooled = [row for row in rows if row["leaf"] is not None and row["metric"] == metric]
-        if pooled:
-            found.append(_set(POOLED, "pooled", None, metric, pooled))
+    if judge:
+        found["judge"] = {"id": judge.model, "revision": judge.revision}
+    if sources.mt_bench:
+        found["mt_bench"] = sources.mt_bench.digest
     return found
 
 
-def _set(
-    name: str, kind: str, leaf: str | None, metric: str, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    def share(values: Iterable[int]) -> float:
-        return round(sum(values) / len(rows), 6)
+@dataclass(frozen=True)
+class _Runs:
+    """Where answers are kept, and what their names are made of."""
 
-    return {
-        "name": name,
-        "kind": kind,
-        "leaf": leaf,
-        "metric": metric,
-        "items": len(rows),
-        "base": share(row["base"] for row in rows),
-        "candidate": share(row["candidate"] for row in rows),
-        "parse_failures": {
-            "base": sum(not row["base_readable"] for row in rows),
-            "candidate": sum(not row["candidate_readable"] for row in rows),
+    sources: Sources
+    judge: Judge | None
+    settings: Mapping[str, Any]
+    kept: Path
+    scratch: Path
+    progress: Progress
+
+    def measure(self, folder: Path, model: str, store: Path, wanted: Sequence[Part]) -> dict[str, Answers]:
+        """Each part's answers by one model, in order; the model is loaded only if some part is missing."""
+        found: dict[str, Answers] = {}
+        with (
+            Session.over(folder, model) as session,
+            tempfile.TemporaryDirectory(prefix="treewright-benchmark-") as scratch,
+        ):
+            for part in wanted:
+                key = self.key(model, part.name, part.identity)
+                work = Path(scratch) / part.name.replace(":", "-")
+                work.mkdir()
+
+                answers = kept(store, key)
+                self.progress(f"  {part.title}{': kept from an earlier run' if answers else ''}")
+                found[part.name] = answers or keep(store, key, part.ask(session, work))
+        return found
+
+    def key(self, *identity: Any) -> str:
+        used = {name: self.settings[name] for name in ("code", "device", "dtype")}
+        return digest([*identity, used, tool_versions(TOOLS)])
+
+
+def kept(store: Path, key: str) -> Answers | None:
+    """The answers under `key`; None when there are none, or only a damaged or foreign file."""
+    try:
+        stored = read_json(_place(store, key))
+        if stored["key"] == key and stored["digest"] == digest(stored["answers"]):
+            return Answers.from_json(stored["answers"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def keep(store: Path, key: str, answers: Answers) -> Answers:
+    value = answers.to_json()
+    write_json(_place(store, key), {"key": key, "digest": digest(value), "answers": value})
+    return answers
+
+
+def _place(store: Path, key: str) -> Path:
+    return store / f"{key.removeprefix('sha256:')}.json"
+
+
+def _write(
+    partial: Path,
+    sources: Sources,
+    judge: Judge | None,
+    runs: _Runs,
+    both: tuple[Mapping[str, Answers], Mapping[str, Answers]],
+    settings: Mapping[str, Any],
+) -> None:
+    before, after = both
+    rows = [row for name in before for row in item_rows(before[name], after[name])]
+    write_lines(partial / "items.jsonl", rows)
+    report: dict[str, Any] = {
+        "sets": sets(rows),
+        "environment": {
+            "harness": f"lm-eval {tool_versions(('lm_eval',))['lm_eval']}",
+            "tools": tool_versions(TOOLS),
+            **settings,
+            "prompts": {
+                name: {"base": before[name].prompts, "candidate": after[name].prompts}
+                for name in sorted(before)
+            },
         },
     }
+    if judge and sources.judged_rubrics:
+        runs.progress("the judge's own cases")
+        report["judge"] = vars(judge.probe(sources.judged_rubrics))
+    if sources.mt_bench and judge:
+        details, report["mt_bench"] = _mt_bench(sources, judge, before[MT_BENCH], after[MT_BENCH], runs)
+        write_lines(partial / "mt_bench.jsonl", details)
+    write_json(partial / "benchmark.json", report)
+
+
+def _mt_bench(
+    sources: Sources, judge: Judge, before: Answers, after: Answers, runs: _Runs
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Every rating and comparison for people, and the numbers for the report."""
+    data, settings = sources.mt_bench, sources.settings.mt_bench
+    assert data is not None  # noqa: S101 (the caller asked)
+    report: dict[str, Any] = {
+        "questions": len(data.questions),
+        "repeats": settings.repeats,
+        "prompts": "own" if data.prompts is mt_bench_prompts.PROMPTS else "staged",
+    }
+    details = []
+    for who, found in (("base", before), ("candidate", after)):
+        ratings, talks = parts.ratings_of(found), parts.talks_of(found)
+        report[who] = mt_bench.summary(ratings)
+        for one in ratings:
+            said = talks[one.question][one.repeat]
+            details.append({"model": who, **vars(one), "answer": said[one.turn - 1] if said else None})
+    if settings.pairwise:
+        runs.progress("MT-Bench, side by side")
+        compared = mt_bench.compare(judge, data, parts.talks_of(before), parts.talks_of(after))
+        report["pairwise"] = mt_bench.tally(compared)
+        details += [{"model": "both", **vars(one), "judgements": list(one.judgements)} for one in compared]
+    return details, report
 
 
 def code_digest() -> str:

@@ -82,7 +82,12 @@ def choose(
         "metadata": {"version": 1},
     }
     samples = run_task(model, task, chat)
-    scores = {sample["doc"]["id"]: _scored(sample) for sample in samples}
+    scores = {
+        sample["doc"]["id"]: scored_choice(
+            sample["filtered_resps"], list(sample["doc"]["choices"]), "acc_norm", float(sample["acc_norm"])
+        )
+        for sample in samples
+    }
     missing = {item.id for item in items} - scores.keys()
     if missing:
         raise BenchmarkError(
@@ -94,26 +99,42 @@ def choose(
 
 def run_task(model: LoadedModel, task: Mapping[str, Any], chat: bool) -> list[dict[str, Any]]:
     """The harness's record of every item of one inline task (documents, likelihoods, prompt hashes)."""
-    go_offline()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    from lm_eval.evaluator import simple_evaluate
+    return run_harness(harness(model), [dict(task)], chat)[task["task"]]
+
+
+def harness(model: LoadedModel) -> Any:
+    """The loaded model as the harness's own kind of model."""
+    _quiet()
     from lm_eval.models.huggingface import HFLM
+
+    return HFLM(pretrained=model.weights, tokenizer=model.tokenizer, batch_size=model.batch, backend="causal")
+
+
+def run_harness(
+    model: Any, tasks: Sequence[Any], chat: bool, samples: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """The harness's records by task; `samples` limits a task to the items of these numbers."""
+    _quiet()
+    from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    harness = HFLM(
-        pretrained=model.weights, tokenizer=model.tokenizer, batch_size=model.batch, backend="causal"
-    )
     with redirect_stderr(StringIO()):  # its progress bars have no switch, and fill a job's log with fragments
         result = simple_evaluate(
-            model=harness,
-            tasks=[dict(task)],
+            model=model,
+            tasks=list(tasks),
             task_manager=TaskManager(include_defaults=False),
             apply_chat_template=chat,
             log_samples=True,
+            samples={name: list(numbers) for name, numbers in samples.items()} if samples else None,
             bootstrap_iters=0,  # the harness's error bars are unpaired; ours come from the items
         )
-    samples: list[dict[str, Any]] = result["samples"][task["task"]]
-    return samples
+    found: dict[str, list[dict[str, Any]]] = result["samples"]
+    return found
+
+
+def _quiet() -> None:
+    go_offline()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
 def _prompt(document: Mapping[str, Any]) -> str:
@@ -128,17 +149,15 @@ def _key(document: Mapping[str, Any]) -> int:
     return int(document["key"])
 
 
-def _scored(sample: Mapping[str, Any]) -> Scored:
-    choices = list(sample["doc"]["choices"])
-    per_character = [
-        float(answer[0]) / len(choice)
-        for answer, choice in zip(sample["filtered_resps"], choices, strict=True)
+def scored_choice(likelihoods: Sequence[Any], choices: Sequence[str], metric: str, right: float) -> Scored:
+    """One item by the harness's numbers: `acc_norm` divides each likelihood by its choice's length."""
+    values = [
+        float(answer[0]) / (len(choice) if metric == "acc_norm" else 1)
+        for answer, choice in zip(likelihoods, choices, strict=True)
     ]
-    best = max(range(len(choices)), key=per_character.__getitem__)
-    level = {
-        choice for choice, value in zip(choices, per_character, strict=True) if value == per_character[best]
-    }
+    best = max(range(len(choices)), key=values.__getitem__)
+    level = {choice for choice, value in zip(choices, values, strict=True) if value == values[best]}
     # An argmax takes the first choice of a model that gives NaN, or the same likelihood to everything.
-    if not all(map(math.isfinite, per_character)) or len(level) > 1:
-        return Scored(right=False, text="", readable=False)
-    return Scored(right=bool(sample["acc_norm"]), text=choices[best])
+    if not all(map(math.isfinite, values)) or len(level) > 1:
+        return Scored(0.0, "", readable=False)
+    return Scored(right, choices[best])

@@ -33,10 +33,10 @@ _POSSESSIVE = re.compile(r"['’]s\b")
 
 @dataclass(frozen=True)
 class Scored:
-    """One model's answer to one item; `readable` is false when there was nothing to score (an empty answer,
-    or likelihoods that are not numbers)."""
+    """One model's answer to one item, `score` from 0 to 1; `readable` is false when there was nothing to
+    score (an empty answer, likelihoods that are not numbers, a judge's words without a mark)."""
 
-    right: bool
+    score: float
     text: str
     readable: bool = True
 

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from lab.report.markdown import code, code_block, fold, link, table, text
 
 PAPER = "https://arxiv.org/abs/2403.01081"
-METRICS = {"choice": "choice of four", "short_answer": "short answer"}
+METRICS = {
+    "choice": "choice of four",
+    "short_answer": "short answer",
+    "judged": "judge's mark",
+    "accuracy": "accuracy",
+    "mt_bench": "rating of 10",
+    "choice_with_retrieval": "choice of four, with passages",
+    "short_answer_with_retrieval": "short answer, with passages",
+}
 """Words for how an item is scored."""
 _CELL = 400
 _NONE = "–"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lab.contracts import digest, problems, read_json, read_lines, schema, write_json, write_lines
+from lab.contracts import problems, read_json, read_lines, schema, write_json, write_lines
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 pytest.importorskip("torch")
@@ -20,6 +20,7 @@ pytest.importorskip("torch")
 from gpu_runner.benchmark import benchmark
 from gpu_runner.benchmark.general import ChoiceItem, choose, general_items
 from gpu_runner.benchmark.model import BenchmarkError, LoadedModel, answer_all, load
+from lab.synthesis.items import HeldOut
 
 LEAF = "knowledge/geography/farne_mora"
 ZERO = "sha256:" + "0" * 64
@@ -98,8 +99,7 @@ GENERAL = [
 
 
 def held_out(index: int, **more: Any) -> dict[str, Any]:
-    return {
-        "id": digest([LEAF, index]),
+    item = {
         "leaf": LEAF,
         "question": f"What is fact {index}?",
         "answer": "green",
@@ -109,6 +109,7 @@ def held_out(index: int, **more: Any) -> dict[str, Any]:
         "seed": index // 2,
         **more,
     }
+    return HeldOut.from_json(item).to_json()
 
 
 def work_folder(
@@ -176,17 +177,34 @@ def test_the_same_weights_give_the_same_scores_and_the_base_is_asked_once(tmp_pa
     shutil.rmtree(work / "benchmark")
     again = benchmark.run(work, base, cache, progress=said.append)
     assert (again.reused, again.digest) == (False, first.digest)
-    assert said[:2] == ["base: 3 general and 2 held-out items", "  kept from an earlier run"]
-    assert said.count("  kept from an earlier run") == 1
+    assert said[:3] == [
+        "base: 3 general and 2 held-out items",
+        "  general questions: kept from an earlier run",
+        "  held-out questions: kept from an earlier run",
+    ]
+    assert said[3:] == [
+        "candidate: 3 general and 2 held-out items",
+        "  general questions",
+        "  held-out questions",
+    ]
+
+
+def test_a_new_leaf_asks_the_base_only_what_is_new(tmp_path: Path, base: Path) -> None:
+    cache, said = tmp_path / "cache", []
+    benchmark.run(work_folder(tmp_path / "one", base, [held_out(0)]), base, cache)
+    changed = work_folder(tmp_path / "two", base, [held_out(0), held_out(4)])
+    benchmark.run(changed, base, cache, progress=said.append)
+    assert said[1:3] == ["  general questions: kept from an earlier run", "  held-out questions"]
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, base: Path) -> None:
     work = work_folder(tmp_path / "work", base, [held_out(0)])
     first = benchmark.run(work, base, tmp_path / "cache")
-    (stored,) = (tmp_path / "cache" / "benchmarks").iterdir()
-    value = json.loads(stored.read_text())
-    value["measured"]["scores"]["general"]["n-1"]["right"] ^= True
-    stored.write_text(json.dumps(value))
+    for stored in (tmp_path / "cache" / "benchmarks").glob("*.json"):
+        value = json.loads(stored.read_text())
+        for scores in value["answers"]["scores"]["choice"].values():
+            scores["score"] = 1 - scores["score"]
+        stored.write_text(json.dumps(value))
     shutil.rmtree(work / "benchmark")
     assert benchmark.run(work, base, tmp_path / "cache").digest == first.digest
 
@@ -198,7 +216,7 @@ def test_weights_that_are_no_numbers_score_nothing_and_are_counted(tmp_path: Pat
     with torch.no_grad():
         broken.weights.get_input_embeddings().weight.fill_(float("nan"))
     scores, _ = choose(broken, general_items(GENERAL), "general", chat=False, folder=tmp_path)
-    assert [(score.right, score.readable) for score in scores.values()] == [(False, False)] * 3
+    assert [(score.score, score.readable) for score in scores.values()] == [(0.0, False)] * 3
 
 
 def test_a_choice_is_the_highest_likelihood_for_its_length(tmp_path: Path, loaded: LoadedModel) -> None:
@@ -258,6 +276,6 @@ def test_the_embedded_model_answers_plain_questions_better_than_chance(tmp_path:
     items = general_items(list(read_lines(examples))[::5])
     model = load(resolve_student("embedded", cache_folder()))
     scores, _ = choose(model, items, "general", chat=False, folder=tmp_path)
-    assert sum(score.right for score in scores.values()) >= len(items) / 2
+    assert sum(score.score for score in scores.values()) >= len(items) / 2
     answer = answer_all(model, ["What is the capital of France? Answer in one sentence."])[0]
     assert "Paris" in answer
