@@ -2,7 +2,8 @@
 environment.
 
 The repository's configuration names models and revisions; only the operator's environment says where they are
-(`TREEWRIGHT_<ROLE>_URL`, `..._MODEL`, `..._KEY`), so no contribution can send requests anywhere.
+(`TREEWRIGHT_<ROLE>_URL`, `..._MODEL`, `..._KEY`), so no contribution can send requests anywhere. Several
+addresses that serve the same model are separated by commas.
 """
 
 from __future__ import annotations
@@ -30,17 +31,23 @@ class ModelName(Protocol):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`url` ends in `/v1`; `model` is the served name; `revision` only enters the keys of stored answers."""
+    """`url` ends in `/v1`; `model` is the served name; `revision` only enters the keys of stored answers.
+    `replicas` are further addresses of the very same model."""
 
     role: str
     url: str
     model: str
     revision: str
     key: str | None = field(default=None, repr=False)
+    replicas: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         return f"{self.model}@{self.revision}"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.url, *self.replicas)
 
     @property
     def variable(self) -> str:
@@ -50,17 +57,20 @@ class Endpoint:
 def endpoint_from_environment(role: str, model: ModelName, env: Mapping[str, str]) -> Endpoint:
     """The endpoint of `role`, or `EndpointError` that says what to set."""
     prefix = f"TREEWRIGHT_{role.upper()}"
-    url = env.get(f"{prefix}_URL", "").strip().rstrip("/")
-    if not url:
+    given = env.get(f"{prefix}_URL", "").split(",")
+    urls = list(dict.fromkeys(url for url in (part.strip().rstrip("/") for part in given) if url))
+    if not urls:
         raise EndpointError(
             f"No endpoint for the {role}: set {prefix}_URL to an OpenAI-compatible address that ends in /v1. "
             "For the small embedded model, run `treewright serve` first and export the lines that it prints."
         )
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path.endswith("/v1"):
-        raise EndpointError(f"{prefix}_URL is not an http(s) address that ends in /v1: {url}")
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path.endswith("/v1"):
+            raise EndpointError(f"{prefix}_URL is not an http(s) address that ends in /v1: {url}")
     name = env.get(f"{prefix}_MODEL", "").strip() or model.id
-    return Endpoint(role, url, name, model.revision, env.get(f"{prefix}_KEY", "").strip() or None)
+    key = env.get(f"{prefix}_KEY", "").strip() or None
+    return Endpoint(role, urls[0], name, model.revision, key, tuple(urls[1:]))
 
 
 def endpoints_from_environment(
