@@ -42,6 +42,9 @@ class Settings(Memory):
     private_key_file: Path | None = None
     webhook_secret: SecretStr
     webhook_secret_previous: SecretStr | None = None
+    dashboard_token: SecretStr | None = Field(
+        default=None, description="opens the operators' page; without it there is none"
+    )
     api_url: str = Field(default="https://api.github.com", pattern=r"^https?://[^\s]+[^/\s]$")
     web_url: str = Field(default="https://github.com", pattern=r"^https?://[^\s]+[^/\s]$")
     executor_id: str = Field(default="treewright-1", description="stable name of this process among replicas")
@@ -58,7 +61,7 @@ class Settings(Memory):
     # 9 tries from 2 seconds on, doubled: an outage of eight minutes is sat out.
     attempts: int = Field(default=9, ge=1, le=20, description="tries of one step before it is given up")
 
-    @field_validator("webhook_secret", "webhook_secret_previous")
+    @field_validator("webhook_secret", "webhook_secret_previous", "dashboard_token")
     @classmethod
     def _no_guessable_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:

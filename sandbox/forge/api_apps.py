@@ -91,6 +91,13 @@ def router(forge: Forge, hooks: Dispatcher) -> APIRouter:
 
     # -- deliveries
 
+    @api.get("/app/hook/config")
+    def hook_config(request: Request) -> Response:
+        app = need_app(forge, actor(forge, request))
+        config: Json = {"content_type": "json", "insecure_ssl": "0", "url": app.webhook_url or ""}
+        # GitHub shows that there is a secret, never which.
+        return reply(request, config | ({"secret": "********"} if app.webhook_secret else {}))
+
     @api.get("/app/hook/deliveries")
     def deliveries(request: Request) -> Response:
         app = need_app(forge, actor(forge, request))
@@ -135,6 +142,14 @@ def router(forge: Forge, hooks: Dispatcher) -> APIRouter:
         }  # fmt: skip
         return reply(request, views.full_user(forge, account) | extra)
 
+    @api.get("/user/{key:int}")
+    def numbered_user(request: Request, key: int) -> Response:
+        actor(forge, request)
+        account = forge.accounts.get(key)
+        if account is None:
+            raise not_found()
+        return reply(request, views.full_user(forge, account))
+
     @api.get("/users/{login}")
     def some_user(request: Request, login: str) -> Response:
         actor(forge, request)
@@ -169,11 +184,11 @@ def router(forge: Forge, hooks: Dispatcher) -> APIRouter:
         if who.is_integration and LEVELS.index(who.permissions.get("members", "none")) < 1:
             raise ApiError(403, "Resource not accessible by integration")
         team = forge.team(org, slug)
-        roles = {name.casefold(): role for name, role in team.members.items()} if team else {}
-        if login.casefold() not in roles:
+        role = forge.team_role(team, login) if team else None
+        if role is None:
             raise not_found()
         url = views.api(forge, f"/orgs/{org}/teams/{slug}/memberships/{login}")
-        return reply(request, {"url": url, "role": roles[login.casefold()], "state": "active"})
+        return reply(request, {"url": url, "role": role, "state": "active"})
 
     @api.get("/rate_limit")
     def rate_limit(request: Request) -> Response:

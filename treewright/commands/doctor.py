@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,10 +32,18 @@ def register(app: typer.Typer) -> None:
 def doctor(
     role: Annotated[Role, typer.Option(help="What this machine is for.")] = Role.contributor,
     output: Annotated[Format, typer.Option("--format", help="`text` or `json`.")] = Format.text,
+    settings: Annotated[
+        Path | None,
+        typer.Option(envvar="TREEWRIGHT_BOT_SETTINGS", help="The bot's settings file, for `--role bot`."),
+    ] = None,
 ) -> None:
     """Check this machine, line by line, and say what to do about each failing line."""
+    import os
+
     from gpu_runner.doctor import context_of, examine, healthy
 
+    if settings is not None:
+        os.environ["TREEWRIGHT_BOT_SETTINGS"] = str(settings)
     results = examine(context_of(role.value))
     well = healthy(results)
     if output is Format.json:
