@@ -71,7 +71,7 @@ def test_only_what_is_generated_anew_costs(tmp_path: Path) -> None:
     assert (found.generate_minutes, found.tune_minutes) == (None, None)
     requests = found.total("teacher_requests") + found.total("judge_requests")
     lines = text(found).split("\n")
-    assert lines[0].startswith(f"Cost: 212 rows, {requests:,} requests, at most ")
+    assert lines[0].startswith(f"Cost: 400 rows, {requests:,} requests, at most ")
     plain = found.leaves[1]
     assert lines[2] == (
         f"    {PLAIN}: 200 rows by {plain.teacher_requests:,} teacher requests "
