@@ -182,7 +182,7 @@ def _paper_phases(learning_rate: float, warmup_steps: int, epochs: tuple[int, in
             sources={
                 **stated,
                 "max_tokens": "not stated clearly in [paper] (2048 or 4096); 2048 is ours",
-                "budget.datasets": "[paper]: long answers and foundational skills; there public ones, here the leaves'",
+                "budget.datasets": "[paper]: with foundational skills (public ones there, leaves here)",
             },
         ),
         Phase(
