@@ -12,9 +12,12 @@ from github import GithubException
 from bot import audit, policy, publish, release, replies, review
 from bot.events import CheckEvent, CommentEvent
 from bot.github import transient
+from bot.jobbook import Row
 from bot.services import Services, default_config, open_trees
 from bot.store import Pull
 from lab.config import RepositoryConfig
+from lab.taxonomy.diff import diff
+from lab.taxonomy.tree import GitTree
 
 
 def person(
@@ -24,14 +27,18 @@ def person(
     repository = services.repository(pull)
     role: str | None = None
     in_team = False
+    login = said.login
     if said.user_type == "User":
         try:
-            role = repository.permission(said.login)
-            in_team = any(repository.in_team(team, said.login) for team in config.approval.teams)
+            # By the number: the login in an old delivery may belong to somebody else by now.
+            login = repository.login_of(said.user_id)
+            role = repository.permission(login, said.user_id)
+            in_team = any(repository.in_team(team, login) for team in config.approval.teams)
         except Exception:
-            role, in_team = None, False
-            audit.trouble("permission unknown", repo=pull.repo, login=said.login)
-    return policy.Person(said.login, said.user_id, said.user_type, role, in_team)
+            # Nothing is known then, also not that the login in the list of users is still this person's.
+            login, role, in_team = "", None, False
+            audit.trouble("permission unknown", repo=pull.repo, login=said.login, user_id=said.user_id)
+    return policy.Person(login, said.user_id, said.user_type, role, in_team)
 
 
 def rules(config: RepositoryConfig) -> policy.Rules:
@@ -41,19 +48,22 @@ def rules(config: RepositoryConfig) -> policy.Rules:
 
 def approve(services: Services, pull: Pull, said: CommentEvent, named_sha: str | None) -> str | None:
     """Do it, or say why not: the text of the reply; None when it was done (the comment and the check show
-    it).
+    it). Every try decides again, also the one after a crash between the decision and the merge.
     """
     pull = services.refresh(pull)
     earlier = services.store.approval(pull)
-    if earlier is not None and earlier["comment_id"] == said.comment_id:
-        return _merge(services, pull, earlier["head"], said)
+    if earlier is not None and earlier["comment_id"] == said.comment_id and pull.state == "merged":
+        return _finish_merge(services, pull, said.login)
     config = default_config(services, pull)
     asked = _gather(services, pull, said, named_sha, config)
     decision = policy.decide(asked, rules(config))
+    reason = decision.reason
+    if decision.granted:
+        reason = _check_again(services, pull, asked.head, earlier if _is_of(earlier, said) else None)
     audit.decided(
         "approval",
-        granted=decision.granted,
-        reason=decision.reason,
+        granted=reason == "granted",
+        reason=reason,
         repo=pull.repo,
         number=pull.number,
         login=said.login,
@@ -61,21 +71,41 @@ def approve(services: Services, pull: Pull, said: CommentEvent, named_sha: str |
         head=asked.head,
         comment=said.comment_id,
     )
-    if not decision.granted:
-        return replies.approval_refused(decision.reason, asked.head)
-    report, _ = review.read_head(open_trees(services, pull, asked.head))
-    if not report.ok:
-        return replies.approval_refused("lint_not_green", asked.head)
+    if reason != "granted":
+        return replies.approval_refused(reason, asked.head)
+    seen = services.store.review(pull, asked.head)
     services.store.approve(
         pull,
         head=asked.head,
-        preview_digest=services.store.review(pull, asked.head)["preview_digest"],
+        preview_digest=seen["preview_digest"],
         login=said.login,
         user_id=said.user_id,
         comment_id=said.comment_id,
         at=said.at,
     )
     return _merge(services, pull, asked.head, said)
+
+
+def _is_of(approval: Row | None, said: CommentEvent) -> bool:
+    return approval is not None and approval["comment_id"] == said.comment_id
+
+
+def _check_again(services: Services, pull: Pull, head: str, earlier: Row | None) -> policy.Reason:
+    """The look just before the merge: that the validator is content, and that what would be merged is what
+    was previewed. `earlier` is this comment's own approval when a first try was interrupted.
+    """
+    trees = open_trees(services, pull, head)
+    report, changes = review.read_head(trees)
+    if not report.ok:
+        return "lint_not_green"
+    seen = services.store.review(pull, head)
+    now = policy.Bound(head, seen["preview_digest"], trees.base_sha)
+    approved = policy.Bound(head, seen["preview_digest"], seen["base"])
+    if earlier is not None:
+        approved = policy.Bound(earlier["head"], earlier["preview_digest"], seen["base"])
+    leaves = {place for one in changes.leaves for place in (one.path, one.old_path) if place}
+    moved = diff(trees.base, GitTree(trees.mirror.git_dir, trees.base_tip)).paths
+    return policy.stale(approved, now, leaves, moved) or "granted"
 
 
 def _gather(
@@ -101,32 +131,44 @@ def _gather(
 
 
 def _merge(services: Services, pull: Pull, head: str, said: CommentEvent) -> str | None:
-    """Merge `head` and start the release; also the second half of a try that was interrupted."""
+    """Merge exactly `head`, then start the release."""
     repository = services.repository(pull)
-    now = repository.pull(pull.number)
-    if now.state == "merged":
-        if now.head != head:
-            return replies.approval_refused("not_open", now.head)
-        merge_sha = repository.merge_commit(pull.number)
-    else:
-        try:
-            merge_sha = repository.merge(pull.number, head, f"Merge pull request #{pull.number}")
-        except GithubException as error:
-            if error.status == 409:
-                return replies.approval_refused("head_moved", now.head)
-            if transient(error):
-                raise
+    try:
+        repository.merge(pull.number, head, f"Merge pull request #{pull.number}")
+    except GithubException as error:
+        now = repository.pull(pull.number)
+        if now.state == "merged" and now.head == head:
+            pass  # an earlier try did it, and its answer was lost
+        elif error.status == 409:
+            return replies.approval_refused("head_moved", now.head)
+        elif transient(error):
+            raise
+        else:
             return replies.merge_failed(str((error.data or {}).get("message", error.status)))
-    _bind(services, pull, head, merge_sha)
-    pull = services.refresh(pull)
-    audit.decided("merged", repo=pull.repo, number=pull.number, head=head, merge=merge_sha, login=said.login)
-    if services.store.review(pull, head)["diff"]:
+    return _finish_merge(services, services.refresh(pull), said.login)
+
+
+def _finish_merge(services: Services, pull: Pull, login: str) -> str | None:
+    """What follows a merge; each part looks whether it was done. Also called by reconcile, when a merge of
+    ours was not followed up.
+    """
+    approval = services.store.approval(pull)
+    if approval is None or pull.state != "merged" or approval["head"] != pull.head:
+        return replies.approval_refused("not_open", pull.head)
+    merge_sha = services.repository(pull).merge_commit(pull.number)
+    if not approval["merge_sha"]:
+        services.store.approve(pull, **{**approval, "merge_sha": merge_sha})
+        audit.decided(
+            "merged", repo=pull.repo, number=pull.number, head=pull.head, merge=merge_sha, login=login
+        )
+    if services.store.review(pull, pull.head)["diff"]:
         release.start(services, pull, merge_sha)
     publish.comment(services, pull)
     return None
 
 
-def _bind(services: Services, pull: Pull, head: str, merge_sha: str) -> None:
-    known = services.store.approval(pull)
-    if known is not None:
-        services.store.approve(pull, **{**dict(known), "head": head, "merge_sha": merge_sha})
+def follow_up(services: Services, repo_id: int, number: int) -> None:
+    """A merge of ours that nobody followed up: start its release now."""
+    pull = services.refresh(services.pull(repo_id, number))
+    approval = services.store.approval(pull)
+    _finish_merge(services, pull, approval["login"] if approval is not None else "")

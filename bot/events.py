@@ -58,6 +58,7 @@ class CheckEvent:
 
     action: str
     identifier: str
+    check_id: int
     repo_id: int
     repo: str
     installation: int
@@ -83,6 +84,7 @@ class RunEvent:
     conclusion: str
     url: str
     event: str
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,37 @@ class InstallationEvent:
     installation: int
 
 
-Event = PullEvent | CommentEvent | CheckEvent | RunEvent | InstallationEvent
+@dataclass(frozen=True)
+class RepositoryEvent:
+    """A repository got another name or another owner; its number stays."""
+
+    action: str
+    repo_id: int
+    repo: str
+    installation: int
+
+
+Event = PullEvent | CommentEvent | CheckEvent | RunEvent | InstallationEvent | RepositoryEvent
+
+
+def identity(event: Event) -> str | None:
+    """What an event is about, whatever delivery brought it: the third key against doing things twice. None
+    for events that only make us look.
+
+    A button of one check run counts once for each person: every new result is a new check run.
+    """
+    match event:
+        case PullEvent(action=action, pull=pull):
+            return f"pull:{pull.repo_id}:{pull.number}:{action}:{pull.head}:{pull.base_ref}:{pull.updated}"
+        case CommentEvent():
+            return f"comment:{event.repo_id}:{event.comment_id}:created"
+        case CheckEvent():
+            return f"check:{event.check_id}:{event.action}:{event.identifier}:{event.user_id}"
+        case RunEvent():
+            moved = f"{event.action}:{event.status}:{event.conclusion}"
+            return f"run:{event.repo_id}:{event.run_id}:{event.attempt}:{moved}"
+        case _:
+            return None
 
 
 def pull_facts(pull: Mapping[str, Any], repo: Mapping[str, Any], installation: int) -> PullFacts:
@@ -131,6 +163,8 @@ def _read(event: str, body: Mapping[str, Any]) -> Event | None:
         "repo": str(repo["full_name"]),
         "installation": installation,
     }
+    if event == "repository":
+        return RepositoryEvent(action, **where)
     if event == "pull_request":
         return PullEvent(action, pull_facts(body["pull_request"], repo, installation))
     if event == "issue_comment":
@@ -153,6 +187,7 @@ def _read(event: str, body: Mapping[str, Any]) -> Event | None:
             **where,
             action=action,
             identifier=str((body.get("requested_action") or {}).get("identifier", "rerun")),
+            check_id=int(check["id"]),
             app_id=int(check["app"]["id"]),
             head=str(check["head_sha"]),
             login=str(body["sender"]["login"]),
@@ -171,5 +206,6 @@ def _read(event: str, body: Mapping[str, Any]) -> Event | None:
             conclusion=str(run.get("conclusion") or ""),
             url=str(run["html_url"]),
             event=str(run.get("event", "")),
+            attempt=int(run.get("run_attempt") or 1),
         )
     return None

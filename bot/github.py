@@ -1,23 +1,29 @@
-"""GitHub, as far as the bot needs it. PyGithub carries the requests (App authentication, rate limits,
-pacing); httpx does what it lacks: a token limited to one repository, and the download of a release's asset.
+"""GitHub, as far as the bot needs it. PyGithub carries the requests (App authentication, pacing); httpx does
+what it lacks: a token limited to one repository, and the download of a release's asset.
 
 PyGithub's own retry repeats POST, which can write a comment twice when only the answer was lost. So here only
 methods that may be repeated are repeated; a POST that failed goes back to the job's step, which looks before
-it writes again.
+it writes again. A rate limit is no failure: the request waits (`courtesy.py`) and is sent again, for it was
+not carried out. What was read before is asked for by its ETag.
 """
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import requests
-from github import Auth, Github, GithubException, GithubIntegration, GithubRetry
+from github import Auth, Github, GithubException
+from urllib3.util import Retry
 
-from bot import watch
+from bot import audit, watch
+from bot.courtesy import Answers, Gate, limited_for
 from bot.events import PullFacts, pull_facts
 from bot.git import GitError
 from bot.grants import PERMISSIONS
@@ -39,53 +45,74 @@ def transient(error: BaseException) -> bool:
     return isinstance(error, network)
 
 
+_TOKEN_SECONDS = 3000.0  # a token of an installation lives an hour; GitHub's clock may be ahead of ours
+
+
+@dataclass
+class _Client:
+    """The connection of one installation (0: of the App itself). PyGithub's is not made for threads; the
+    lock also keeps the pace of one installation.
+    """
+
+    github: Github
+    gate: Gate
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    answers: Answers = field(default_factory=Answers)
+
+
 class App:
-    """The App itself; gives a `Repository` for each repository that it is installed on."""
+    """The App itself; gives a `Repository` for each repository that it is installed on. `counts` is told the
+    names of things worth counting.
+    """
 
     permissions: Mapping[str, str] = PERMISSIONS
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, counts: Callable[[str], None] = lambda _: None) -> None:
         self.settings = settings
+        self.counts = counts
+        self.stopping = threading.Event()
         self._auth = Auth.AppAuth(settings.app_id, settings.key)
-        self._clients: dict[int, tuple[Github, threading.RLock]] = {}
+        self._clients: dict[int, _Client] = {}
+        self._tokens: dict[tuple[int, str, str], tuple[str, float]] = {}
         self._lock = threading.Lock()
-        self._integration = GithubIntegration(
-            auth=self._auth,
-            base_url=settings.api_url,
-            seconds_between_requests=settings.seconds_between_requests,
-            seconds_between_writes=settings.seconds_between_writes,
-        )
 
-    def _client(self, installation: int) -> tuple[Github, threading.RLock]:
+    def _client(self, installation: int) -> _Client:
         settings = self.settings
         with self._lock:
             if installation not in self._clients:
-                auth = Auth.AppInstallationAuth(
-                    self._auth, installation, token_permissions=dict(self.permissions)
-                )
-                client = Github(
+                auth: Auth.Auth = self._auth
+                if installation:
+                    auth = Auth.AppInstallationAuth(
+                        self._auth, installation, token_permissions=dict(self.permissions)
+                    )
+                github = Github(
                     auth=auth,
                     base_url=settings.api_url,
                     timeout=30,
-                    retry=GithubRetry(
-                        total=5, max_rate_limit_wait=60, backoff_factor=0.2, allowed_methods=_SAFE
+                    retry=Retry(
+                        total=3,
+                        backoff_factor=min(0.2, settings.retry_seconds),
+                        status_forcelist=[500, 502, 503, 504],
+                        allowed_methods=_SAFE,
+                        raise_on_status=False,
+                        respect_retry_after_header=False,
                     ),
                     seconds_between_requests=settings.seconds_between_requests,
                     seconds_between_writes=settings.seconds_between_writes,
                     user_agent="treewright",
                 )
-                # PyGithub's connection is not made for threads; the lock also keeps the pace of one
-                # installation.
-                self._clients[installation] = (client, threading.RLock())
+                self._clients[installation] = _Client(github, Gate(self.stopping))
             return self._clients[installation]
 
     def repository(self, repo: str, installation: int) -> Repository:
-        client, lock = self._client(installation)
-        return Repository(self, repo, installation, client, lock)
+        return Repository(self, repo, installation, self._client(installation))
+
+    def itself(self) -> Repository:
+        """For questions that the App asks as itself and not as one of its installations; no repository."""
+        return Repository(self, "", 0, self._client(0))
 
     def installations(self) -> list[int]:
-        with self._lock:
-            return [int(one.id) for one in self._integration.get_installations()]
+        return [int(one["id"]) for one in self.itself().pages("/app/installations", {}, most=100)]
 
     def repositories(self, installation: int) -> list[Json]:
         """The repositories that an installation can see."""
@@ -94,19 +121,35 @@ class App:
         return list(rows)
 
     def token(self, installation: int, repo: str, permissions: dict[str, str]) -> str:
-        """A token for one repository and these permissions only, for at most an hour."""
-        answer = httpx.post(
-            f"{self.settings.api_url}/app/installations/{installation}/access_tokens",
-            json={"repositories": [repo.rpartition("/")[2]], "permissions": permissions},
-            headers={
-                "Authorization": f"Bearer {self._auth.create_jwt(expiration=300)}",
-                "Accept": "application/vnd.github+json",
-            },
-            timeout=30,
-        )
-        if answer.status_code >= 400:
-            raise GithubException(answer.status_code, {"message": "no token for this repository"}, {})
-        return str(answer.json()["token"])
+        """A token for one repository and these permissions only, for at most an hour; kept while it lives."""
+        name = (installation, repo, str(sorted(permissions.items())))
+        kept, until = self._tokens.get(name, ("", 0.0))
+        if until > time.time():
+            return kept
+        body = {"repositories": [repo.rpartition("/")[2]], "permissions": permissions}
+        answer = self.itself().ask("POST", f"//app/installations/{installation}/access_tokens", body)
+        self._tokens[name] = (str(answer["token"]), time.time() + _TOKEN_SECONDS)
+        return str(answer["token"])
+
+    # --- webhook deliveries
+    # ----------------------------------------------------------------------------------------
+
+    def deliveries(self, cursor: str = "") -> tuple[list[Json], str]:
+        """A page of the App's recent deliveries, the newest first, and the cursor of the next page ("" at the
+        end). GitHub keeps three days of them.
+        """
+        parameters: Json = {"per_page": 100, **({"cursor": cursor} if cursor else {})}
+        headers, rows = self.itself().exchange("GET", "//app/hook/deliveries", None, parameters)
+        return list(rows), _next_cursor(headers)
+
+    def redeliver(self, delivery: int) -> None:
+        self.itself().ask("POST", f"//app/hook/deliveries/{delivery}/attempts", {})
+
+
+def _next_cursor(headers: Mapping[str, Any]) -> str:
+    links = next((str(value) for name, value in headers.items() if str(name).lower() == "link"), "")
+    found = re.search(r"[?&]cursor=([^&>]+)[^>]*>;\s*rel=\"next\"", links)
+    return unquote(found.group(1)) if found else ""
 
 
 class Repository:
@@ -114,22 +157,53 @@ class Repository:
     `GithubException`.
     """
 
-    def __init__(self, app: App, repo: str, installation: int, client: Github, lock: threading.RLock) -> None:
+    def __init__(self, app: App, repo: str, installation: int, client: _Client) -> None:
         self.app = app
         self.name = repo
         self.installation = installation
         self._client = client
-        self._lock = lock
 
     def ask(self, verb: str, path: str, body: Json | None = None, parameters: Json | None = None) -> Any:
         """One request; `path` is under `/repos/OWNER/NAME` unless it starts with `//`."""
+        return self.exchange(verb, path, body, parameters)[1]
+
+    def exchange(
+        self, verb: str, path: str, body: Json | None = None, parameters: Json | None = None
+    ) -> tuple[Mapping[str, Any], Any]:
+        """As `ask`, with the answer's headers. Waits as long as GitHub wants us to."""
+        client = self._client
+        times = 0
+        while True:
+            client.gate.wait()
+            try:
+                with watch.request(self.name, self.installation, verb, path, body) as answered, client.lock:
+                    headers, data = self._send(verb, path, body, parameters)
+                    answered(headers)
+                return headers, data
+            except GithubException as error:
+                seconds = limited_for(error, time.time(), times)
+                if seconds is None:
+                    raise
+                times += 1
+                client.gate.close_for(seconds)
+                self.app.counts("rate_limited")
+                audit.trouble("GitHub wants us to wait", seconds=seconds, installation=self.installation)
+
+    def _send(
+        self, verb: str, path: str, body: Json | None, parameters: Json | None
+    ) -> tuple[Mapping[str, Any], Any]:
         url = path[1:] if path.startswith("//") else f"/repos/{self.name}{path}"
-        with watch.request(self.name, self.installation, verb, path, body) as answered, self._lock:
-            headers, data = self._client.requester.requestJsonAndCheck(
-                verb, url, parameters=parameters, input=body
-            )
-            answered(headers)
-        return data
+        requester, answers = self._client.github.requester, self._client.answers
+        if verb != "GET":
+            return requester.requestJsonAndCheck(verb, url, parameters=parameters, input=body)
+        key = answers.key(url, parameters)
+        known = answers.get(key)
+        wanted = {"If-None-Match": known.etag} if known is not None else None
+        headers, data = requester.requestJsonAndCheck(verb, url, parameters=parameters, headers=wanted)
+        if data is None and known is not None:  # 304: as it was
+            return headers, known.data
+        answers.put(key, headers, data)
+        return headers, data
 
     def pages(self, path: str, parameters: Json, key: str | None = None, most: int = 10) -> Iterator[Json]:
         """The rows of a paged answer, at most `most` pages of 100."""
@@ -152,15 +226,26 @@ class Repository:
         rows = self.pages("/pulls", {"state": "open", "sort": "updated", "direction": "desc"})
         return [pull_facts(row, row["base"]["repo"], self.installation) for row in rows]
 
-    def permission(self, login: str) -> str:
+    def login_of(self, user_id: int) -> str:
+        """The login that a person has now. A login can change hands, the number never does."""
+        data = self.ask("GET", f"//user/{user_id}")
+        if int(data["id"]) != user_id:
+            raise GithubException(404, {"message": "another person answers to this number"}, {})
+        return str(data["login"])
+
+    def permission(self, login: str, user_id: int) -> str:
         """What a person may do here: none, read, triage, write, maintain or admin."""
         data = self.ask("GET", f"/collaborators/{quote(login, safe='')}/permission")
+        if int(data["user"]["id"]) != user_id:
+            return "none"
         # A custom role has any name; `permission` then says which of the four plain ones it comes from.
         role = str(data.get("role_name") or "")
         return role if role in ROLES else str(data["permission"])
 
     def in_team(self, team: str, login: str) -> bool:
-        """Whether `login` is an active member of `org/team` (a bare name means this owner's)."""
+        """Whether `login` is an active member of `org/team` (a bare name means this owner's), or of a team
+        in it: GitHub's answer includes the members of child teams (REST, "Get team membership for a user").
+        """
         org, _, slug = team.rpartition("/")
         owner = org or self.name.partition("/")[0]
         try:

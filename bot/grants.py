@@ -49,6 +49,7 @@ SUBSCRIPTIONS = (
     Subscription("check_run", "a check's buttons and its re-run"),
     Subscription("issue_comment", "commands in comments"),
     Subscription("pull_request", "opened, pushed, closed"),
+    Subscription("repository", "renamed and transferred repositories"),
     Subscription("workflow_run", "how a release goes on"),
     Subscription("installation", "where the App was installed", chosen=False),
     Subscription("installation_repositories", "which repositories it sees", chosen=False),

@@ -13,10 +13,25 @@ from typing import Any
 
 from bot import audit, jobs
 from bot.commands import parse
-from bot.events import CheckEvent, CommentEvent, Event, InstallationEvent, PullEvent, RunEvent, read
+from bot.events import (
+    CheckEvent,
+    CommentEvent,
+    Event,
+    InstallationEvent,
+    PullEvent,
+    PullFacts,
+    RepositoryEvent,
+    RunEvent,
+    identity,
+    read,
+)
+from bot.jobbook import UNFINISHED
+from bot.jobs import COMMANDS, Job
 from bot.release import key_in
-from bot.store import Store
+from bot.store import Pull, Store
 
+_ONCE_FOR_A_HEAD = {"opened", "synchronize"}
+_SETTLED = {"done", "empty", "failed"}
 _STARTS_A_REVIEW = {"opened", "reopened", "synchronize", "ready_for_review", "edited"}
 
 
@@ -64,7 +79,7 @@ class Dispatcher:
                 state, detail = self._start(row["id"], row["event"], row["body"])
             except (ValueError, RecursionError) as error:
                 state, detail = "ignored", f"unreadable: {type(error).__name__}"
-            self._store.settle(row["id"], state, detail)
+            self._store.hand_over(row["id"], state, detail)
             audit.note("delivery", id=row["id"], event=row["event"], state=state, detail=detail)
         return bool(rows)
 
@@ -73,6 +88,10 @@ class Dispatcher:
         event = read(name, payload) if isinstance(payload, dict) else None
         if event is None:
             return "ignored", "nothing for us"
+        about = identity(event)
+        if about is not None and (holder := self._store.claim(about, delivery)) != delivery:
+            self._store.count("duplicate_events")
+            return "ignored", f"the same event as delivery {holder}"
         return self._begin(delivery, event)
 
     def _begin(self, delivery: str, event: Event) -> tuple[str, str]:
@@ -80,12 +99,10 @@ class Dispatcher:
             case PullEvent():
                 pull = self._store.learn(event.pull, delivery)
                 if event.action in _STARTS_A_REVIEW and event.pull.state == "open":
-                    work = (pull.repo_id, pull.number, event.pull.head, delivery, pull.author, "full", None)
-                    jobs.enqueue(jobs.WORK, pull.key, delivery, jobs.review_pull, *work)
-                    return "queued", "review"
+                    return self._review(pull, event, delivery)
                 if event.action == "closed":
-                    ended = (pull.repo_id, pull.number, delivery)
-                    jobs.enqueue(jobs.COMMANDS, pull.key, delivery, jobs.close_pull, *ended)
+                    job = Job(delivery, COMMANDS, "closed", pull.repo_id, pull.number)
+                    jobs.enqueue(job, jobs.close_pull, pull.repo_id, pull.number, delivery)
                     return "queued", "closed"
                 return "ignored", f"pull request {event.action}"
             case CommentEvent():
@@ -93,20 +110,47 @@ class Dispatcher:
                     return "ignored", "not a person's comment"
                 if not parse(event.body):
                     return "ignored", "no command"
-                key = f"{event.repo_id}:{event.number}"
-                jobs.enqueue(jobs.COMMANDS, key, delivery, jobs.answer_comment, delivery)
+                job = Job(delivery, COMMANDS, "command", event.repo_id, event.number)
+                jobs.enqueue(job, jobs.answer_comment, delivery)
                 return "queued", "commands"
             case CheckEvent():
-                jobs.enqueue(jobs.COMMANDS, f"{event.repo_id}:0", delivery, jobs.press_button, delivery)
+                # A check belongs to a commit, and so perhaps to several pull requests: number 0.
+                job = Job(delivery, COMMANDS, "button", event.repo_id, 0)
+                jobs.enqueue(job, jobs.press_button, delivery)
                 return "queued", "button"
             case RunEvent():
                 key = key_in(event.title) or ""
                 release = self._store.release(key)
                 if release is None or release["repo_id"] != event.repo_id:
                     return "ignored", "not a release of ours"
-                place = f"{release['repo_id']}:{release['number']}"
-                jobs.enqueue(jobs.COMMANDS, place, delivery, jobs.follow_run, delivery)
+                job = Job(delivery, COMMANDS, "run", release["repo_id"], release["number"])
+                jobs.enqueue(job, jobs.follow_run, delivery)
                 return "queued", "run"
+            case RepositoryEvent():
+                self._store.move_repository(event.repo_id, event.repo, event.installation)
+                self._reconcile.set()
+                return "done", "repository"
             case InstallationEvent():
                 self._reconcile.set()
                 return "done", "installation"
+
+    def _review(self, pull: Pull, event: PullEvent, delivery: str) -> tuple[str, str]:
+        head = event.pull.head
+        if event.action in _ONCE_FOR_A_HEAD:
+            # Reconcile may have found this head before its delivery came; then the work is done or under way.
+            holder = self._store.claim(automatic(event.pull), delivery)
+            if holder != delivery and self._store.job_state(holder) in UNFINISHED:
+                return "ignored", f"{holder} is at it"
+            seen = self._store.review(pull, head)
+            if holder != delivery and seen["lint"] and seen["preview_state"] in _SETTLED:
+                # The same commit again, after a push back and forth, say: everything is known, so show it.
+                job = Job(delivery, COMMANDS, "closed", pull.repo_id, pull.number)
+                jobs.enqueue(job, jobs.close_pull, pull.repo_id, pull.number, delivery)
+                return "queued", f"reviewed by {holder}"
+        jobs.enqueue_review(pull, head, delivery, (pull.author, pull.author_id))
+        return "queued", "review"
+
+
+def automatic(facts: PullFacts) -> str:
+    """The claim of whoever reviews a head that nobody asked about, so that it happens once."""
+    return f"review:{facts.repo_id}:{facts.number}:{facts.head}:{facts.base_ref}"

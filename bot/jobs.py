@@ -12,21 +12,27 @@ not take up the old one's jobs; a stable `executor_id`, or a restarted process w
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
 from github import GithubException
 
-from bot import audit, publish, release, replies, review, talk
+from bot import approve, audit, publish, release, replies, review, talk
 from bot.commands import parse
 from bot.events import CheckEvent, CommentEvent, Event, RunEvent, read
 from bot.github import transient
 from bot.services import Services
+from bot.store import Pull
 from bot.whose import whose
 
 WORK = "work"
 COMMANDS = "commands"
+_ALIVE = {"PENDING", "ENQUEUED", "DELAYED"}
+_A_MOMENT = 30.0
+_GONE_SECONDS = 60.0  # a replica says that it is alive several times in this
 _services: list[Services] = []
 
 
@@ -72,12 +78,63 @@ def close_jobs(seconds: int = 20) -> None:
     _services.clear()
 
 
-def enqueue(
-    queue: str, partition: str, identifier: str, work: Callable[..., Any], *arguments: object
+@dataclass(frozen=True)
+class Job:
+    """One piece of durable work on one pull request. The same `id` twice is one job."""
+
+    id: str
+    queue: str
+    kind: Literal["review", "preview", "command", "button", "run", "closed", "merge", "sorry"]
+    repo_id: int
+    number: int
+    head: str = ""
+
+
+def enqueue(job: Job, work: Callable[..., Any], *arguments: object) -> None:
+    """Put a workflow into its queue: one at a time for each pull request."""
+    services().store.queue_job(job.id, job.queue, job.kind, job.repo_id, job.number, job.head)
+    partition = f"{job.repo_id}:{job.number}"
+    with SetWorkflowID(job.id), SetEnqueueOptions(queue_partition_key=partition):
+        DBOS.enqueue_workflow(job.queue, work, *arguments)
+
+
+def enqueue_review(
+    pull: Pull, head: str, job: str, asked_by: tuple[str, int], what: str = "full", size: int | None = None
 ) -> None:
-    """Put a workflow into a queue; the same `identifier` twice is one workflow."""
-    with SetWorkflowID(identifier), SetEnqueueOptions(queue_partition_key=partition):
-        DBOS.enqueue_workflow(queue, work, *arguments)
+    """Lint and preview a head (`what` "full"), or only preview it ("preview")."""
+    kind: Literal["review", "preview"] = "preview" if what == "preview" else "review"
+    place = Job(job, WORK, kind, pull.repo_id, pull.number, head)
+    enqueue(place, review_pull, pull.repo_id, pull.number, head, job, *asked_by, what, size)
+
+
+def end_lost_jobs() -> int:
+    """Jobs that we noted and that the job library does not have, or has ended: a crash came between the two.
+    What they were for is found again by the inbox or by reconcile. Returns how many.
+    """
+    lost = 0
+    for row in services().store.all_unfinished():
+        if time.time() - row["queued"] < _A_MOMENT:
+            continue
+        status = DBOS.get_workflow_status(row["id"])
+        if status is None or status.status not in _ALIVE:
+            ended = "failed" if status is None or status.status != "SUCCESS" else "done"
+            lost += services().store.end_job(row["id"], ended, "ended without a word")
+    return lost
+
+
+def take_over() -> list[str]:
+    """Put the jobs of replicas that are gone back into their queues. Returns the replicas."""
+    store = services().store
+    mine = services().settings.executor_id
+    store.alive(mine)
+    gone = [one for one in store.gone_replicas(_GONE_SECONDS) if one != mine]
+    for replica in gone:
+        # DBOS has this as a request to its admin server only; the method is the same, and it puts the jobs
+        # into their queues again, so that the order within a pull request holds.
+        DBOS._recover_pending_workflows([replica])
+        store.forget_replica(replica)
+        audit.note("took over the jobs of a replica that is gone", replica=replica)
+    return gone
 
 
 def reason_of(error: BaseException) -> str:
@@ -134,15 +191,17 @@ def _on_behalf(job: str | None, step: str, work: Callable[..., Any], *arguments:
 
 @DBOS.workflow(name="review")
 def review_pull(
-    repo_id: int, number: int, head: str, job: str, asked_by: str, what: str, size: int | None
+    repo_id: int, number: int, head: str, job: str, asked_by: str, user_id: int, what: str, size: int | None
 ) -> str:
     """Lint a head, then preview it. `what` is "full" or, when the lint is green already, "preview"."""
     outcome = "ok"
+    _step(_begin, "begin", job)
     try:
         if what == "full":
             outcome = _step(_lint, "lint", repo_id, number, head, job)
-        if outcome == "ok" and _step(_wants_preview, "plan", repo_id, number, head, what, asked_by):
-            outcome = _step(_preview, "preview", repo_id, number, head, job, asked_by, size)
+        wanted = (repo_id, number, head, what, asked_by, user_id, job)
+        if outcome == "ok" and _step(_wants_preview, "plan", *wanted):
+            outcome = _step(_preview, "preview", repo_id, number, head, job, size)
     except Exception as error:
         _failed(job, error)
         _step(_give_up, "give up", repo_id, number, head, job, reason_of(error))
@@ -154,6 +213,15 @@ def review_pull(
 @DBOS.workflow(name="answer")
 def answer_comment(delivery: str) -> str:
     """Answer every command of a new comment."""
+    _step(_begin, "begin", delivery)
+    try:
+        return _answer(delivery)
+    except Exception as error:  # not even the answer could be written: reconcile says sorry later
+        _failed(delivery, error)
+        return "failed"
+
+
+def _answer(delivery: str) -> str:
     eyes = _step(_acknowledge, "acknowledge", delivery)
     answers: list[dict[str, Any]] = []
     try:
@@ -163,7 +231,7 @@ def answer_comment(delivery: str) -> str:
             if answer["work"]:
                 _start_work(delivery, index, answer)
     except Exception as error:
-        _failed(delivery, error)
+        audit.trouble("a command failed", job=delivery, error=f"{type(error).__name__}: {error}"[:1000])
         answers.append(talk.Answer(False, replies.trouble()).to_json())
     _step(_finish, "finish", delivery, eyes, answers)
     _step(_settle, "settle", delivery, "done", "")
@@ -171,18 +239,45 @@ def answer_comment(delivery: str) -> str:
 
 
 def _start_work(delivery: str, index: int, answer: dict[str, Any]) -> None:
-    repo_id, number, head, login = _step(_now, f"head {index}", delivery)
-    job = f"{delivery}-{index}"
-    arguments = (repo_id, number, head, job, login, answer["work"], answer["size"])
-    enqueue(WORK, f"{repo_id}:{number}", job, review_pull, *arguments)
+    repo_id, number, head, login, user_id = _step(_now, f"head {index}", delivery)
+    pull = services().pull(repo_id, number)
+    enqueue_review(pull, head, f"{delivery}-{index}", (login, user_id), answer["work"], answer["size"])
+
+
+@DBOS.workflow(name="sorry")
+def say_sorry(delivery: str, job: str) -> str:
+    """A command was given up without an answer: say at least that."""
+    _step(_begin, "begin", job)
+    try:
+        eyes = _step(_acknowledge, "acknowledge", delivery)
+        _step(_finish, "finish", delivery, eyes, [talk.Answer(False, replies.trouble()).to_json()])
+    except Exception as error:
+        _failed(job, error)
+        return "failed"
+    _step(_settle, "settle", job, "done", "")
+    return "said"
+
+
+@DBOS.workflow(name="merge")
+def follow_merge(repo_id: int, number: int, job: str) -> str:
+    """A merge of ours was not followed up: start its release."""
+    _step(_begin, "begin", job)
+    try:
+        _step(_follow_merge, "follow merge", repo_id, number)
+    except Exception as error:
+        _failed(job, error)
+        return "failed"
+    _step(_settle, "settle", job, "done", "")
+    return "done"
 
 
 @DBOS.workflow(name="button")
 def press_button(delivery: str) -> str:
     """A re-run or a button of a check: the same rules as for the command it stands for."""
+    _step(_begin, "begin", delivery)
     try:
-        for work in _step(_pressed, "button", delivery):
-            enqueue(WORK, f"{work[0]}:{work[1]}", str(work[3]), review_pull, *work)
+        for repo_id, number, head, job, login, what, size, user_id in _step(_pressed, "button", delivery):
+            enqueue_review(services().pull(repo_id, number), head, job, (login, user_id), what, size)
     except Exception as error:
         _failed(delivery, error)
         return "failed"
@@ -193,6 +288,7 @@ def press_button(delivery: str) -> str:
 @DBOS.workflow(name="run")
 def follow_run(delivery: str) -> str:
     """A release's workflow run moved."""
+    _step(_begin, "begin", delivery)
     try:
         outcome = str(_step(_follow, "follow", delivery))
     except Exception as error:
@@ -203,9 +299,24 @@ def follow_run(delivery: str) -> str:
     return outcome
 
 
+@DBOS.workflow(name="release")
+def follow_release(key: str, run_id: int, job: str) -> str:
+    """A release's run ended and nobody told us."""
+    _step(_begin, "begin", job)
+    try:
+        outcome = str(_step(_follow_key, "follow", key, run_id))
+    except Exception as error:
+        _failed(job, error)
+        _step(_lost_key, "lost", key, reason_of(error))
+        return "failed"
+    _step(_settle, "settle", job, "done", outcome)
+    return outcome
+
+
 @DBOS.workflow(name="closed")
 def close_pull(repo_id: int, number: int, delivery: str) -> str:
     """A pull request was closed or merged: the comment says so."""
+    _step(_begin, "begin", delivery)
     try:
         _step(_show, "show", repo_id, number)
     except Exception as error:
@@ -223,20 +334,28 @@ def _lint(repo_id: int, number: int, head: str, job: str) -> str:
     return review.lint_head(services(), repo_id, number, head, job)
 
 
-def _wants_preview(repo_id: int, number: int, head: str, what: str, asked_by: str) -> bool:
-    return review.wants_preview(services(), repo_id, number, head, what == "preview", asked_by)
+def _wants_preview(
+    repo_id: int, number: int, head: str, what: str, asked_by: str, user_id: int, job: str
+) -> bool:
+    again = what == "preview"
+    return review.wants_preview(services(), repo_id, number, head, again, asked_by, user_id, job)
 
 
-def _preview(repo_id: int, number: int, head: str, job: str, asked_by: str, size: int | None) -> str:
-    return review.preview_head(services(), repo_id, number, head, job, asked_by, size)
+def _preview(repo_id: int, number: int, head: str, job: str, size: int | None) -> str:
+    return review.preview_head(services(), repo_id, number, head, job, size)
 
 
 def _give_up(repo_id: int, number: int, head: str, job: str, reason: str) -> None:
     review.give_up(services(), repo_id, number, head, job, reason)
 
 
-def _settle(delivery: str, state: str, detail: str) -> None:
-    services().store.settle(delivery, state, detail)
+def _begin(job: str) -> None:
+    services().store.begin_job(job)
+
+
+def _settle(job: str, state: str, detail: str) -> None:
+    services().store.settle(job, state, detail)
+    services().store.end_job(job, state, detail)
 
 
 def _comment(delivery: str) -> CommentEvent:
@@ -258,10 +377,10 @@ def _execute(delivery: str, index: int) -> dict[str, Any]:
     return talk.execute(services(), _comment(delivery), index).to_json()
 
 
-def _now(delivery: str) -> tuple[int, int, str, str]:
+def _now(delivery: str) -> tuple[int, int, str, str, int]:
     said = _comment(delivery)
     pull = services().refresh(talk.pull_of(services(), said))
-    return pull.repo_id, pull.number, pull.head, said.login
+    return pull.repo_id, pull.number, pull.head, said.login, said.user_id
 
 
 def _finish(delivery: str, eyes: int, answers: list[dict[str, Any]]) -> None:
@@ -283,7 +402,20 @@ def _run(delivery: str) -> RunEvent:
 
 
 def _follow(delivery: str) -> str:
-    return release.follow(services(), _run(delivery))
+    event = _run(delivery)
+    return release.follow(services(), release.key_in(event.title) or "", event.run_id)
+
+
+def _follow_key(key: str, run_id: int) -> str:
+    return release.follow(services(), key, run_id)
+
+
+def _lost_key(key: str, reason: str) -> None:
+    release.lost(services(), key, reason)
+
+
+def _follow_merge(repo_id: int, number: int) -> None:
+    approve.follow_up(services(), repo_id, number)
 
 
 def _lost(delivery: str, reason: str) -> None:
@@ -293,10 +425,14 @@ def _lost(delivery: str, reason: str) -> None:
 
 
 def _show(repo_id: int, number: int) -> None:
-    publish.comment(services(), services().pull(repo_id, number))
+    # By what GitHub says now: a "closed" that comes late must not hide that it was opened again.
+    publish.comment(services(), services().refresh(services().pull(repo_id, number)))
 
 
 def _failed(delivery: str, error: Exception) -> None:
-    audit.trouble("a job was given up", job=delivery, error=f"{type(error).__name__}: {error}"[:1000])
-    services().store.settle(delivery, "failed", f"{type(error).__name__}: {error}")
-    services().store.count("failed")
+    why = f"{type(error).__name__}: {error}"[:1000]
+    services().store.settle(delivery, "failed", why)
+    # A workflow that is taken up again after a crash comes here again: it is one dead letter all the same.
+    if services().store.end_job(delivery, "failed", why):
+        audit.trouble("a job was given up", job=delivery, error=why)
+        services().store.count("failed")

@@ -32,6 +32,8 @@ Reason = Literal[
     "not_previewed",
     "head_moved",
     "shown_too_late",
+    "preview_changed",
+    "base_changed",
     "sha_too_short",
     "sha_not_the_head",
 ]
@@ -99,6 +101,35 @@ class Asked:
     preview_done: bool
     shown_at: str
     """When the comment first showed this head's result; empty when it never did."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What an approval was given for, or what is there now: two that differ are two different things."""
+
+    head: str
+    preview_digest: str
+    base: str
+    """Where the head branched off when it was previewed."""
+
+
+def stale(approved: Bound, now: Bound, leaves: Collection[str], base_paths: Collection[str]) -> Reason | None:
+    """Why an approval does not hold any more; None while it does. `leaves` are the folders that the pull
+    request teaches, `base_paths` the files that its base branch changed since the head branched off: what
+    would be merged is then not what was previewed.
+    """
+    if approved.head != now.head:
+        return "head_moved"
+    if approved.preview_digest != now.preview_digest:
+        return "preview_changed"
+    if approved.base != now.base or touches(leaves, base_paths):
+        return "base_changed"
+    return None
+
+
+def touches(leaves: Collection[str], paths: Collection[str]) -> bool:
+    """Whether one of the files is in one of the folders."""
+    return any(path == leaf or path.startswith(f"{leaf}/") for leaf in leaves for path in paths)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,33 @@
 """What no webhook told us: at the start and by a timer, compare GitHub's open pull requests with what we
-know.
+know, and mend the difference.
 
-GitHub never delivers again by itself, so a delivery that failed is lost unless we look. What was missed is
-started as if it had been delivered, and counted as healed. Releases whose runs ended unheard are followed as
-well.
+GitHub never delivers again by itself, so a delivery that failed is lost unless we look (`sweep.py` asks for
+it again). Here the look is at the state: heads that nobody reviewed, checks and comments that are not there,
+merges and releases that were not followed up, commands that were given up without a word. What is found is
+started as a job, as if it had been delivered, counted, and logged.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
 
 from bot import audit, jobs, release
-from bot.events import PullFacts, RunEvent
+from bot.events import PullFacts
+from bot.github import Json, Repository
+from bot.inbox import automatic
+from bot.jobs import COMMANDS, Job
+from bot.publish import MARKER, lint_ok
 from bot.services import Services
+from bot.store import Pull
+from bot.sweep import sweep
+from lab.report.checks import LINT
+
+_A_DAY = 86_400.0
+_HEARTBEAT = 15.0
+_TRIES = 5
+"""How often one head is reviewed again by itself after a review that failed for good."""
 
 
 class Reconciler:
@@ -35,85 +50,169 @@ class Reconciler:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
+        due = 0.0
         while not self._stop.is_set():
-            self._due.wait(self._seconds or None)
-            self._due.clear()
-            if self._stop.is_set():
-                return
-            try:
-                healed = reconcile(self._services)
-            except Exception:
+            if self._due.is_set() or (self._seconds and time.monotonic() >= due):
+                self._due.clear()
+                due = time.monotonic() + self._seconds
+                self._look()
+            # Between two looks a replica says that it lives, and takes over from those that do not.
+            self._safely(jobs.take_over)
+            self._due.wait(min(_HEARTBEAT, self._seconds or _HEARTBEAT))
+
+    def _look(self) -> None:
+        # One replica at a time; the others would only ask GitHub the same.
+        with self._services.store.leading("reconcile") as mine:
+            if mine:
+                self._safely(lambda: sweep(self._services))
+                self._safely(lambda: reconcile(self._services))
+                self._safely(lambda: self._services.store.prune(time.time()))
+
+    def _safely(self, work: object) -> None:
+        try:
+            work()  # type: ignore[operator]
+        except Exception:
+            if not self._stop.is_set():
                 audit.trouble("reconcile did not finish; the next one tries again")
-            else:
-                audit.note("reconciled", healed=healed)
 
 
 def reconcile(services: Services) -> int:
-    """Look at every installation once. Returns how many pull requests and releases were healed."""
-    healed = 0
+    """Look at every installation once. Returns how many things were mended."""
+    healed: Counter[str] = Counter()
+    jobs.end_lost_jobs()
     for installation in services.app.installations():
         for repository in services.app.repositories(installation):
-            open_now: set[int] = set()
-            name = str(repository["full_name"])
-            for facts in services.app.repository(name, installation).open_pulls():
-                open_now.add(facts.number)
-                healed += _heal_open(services, facts)
-            healed += _heal_closed(services, int(repository["id"]), open_now)
-    healed += _heal_releases(services)
-    if healed:
-        services.store.count("healed", healed)
-    return healed
+            try:
+                healed += _repository(services, installation, repository)
+            except Exception as error:  # one repository in trouble must not keep the others waiting
+                name = repository["full_name"]
+                audit.trouble("a repository was not reconciled", repo=name, error=str(error)[:500])
+    healed += _releases(services)
+    healed += _apologies(services)
+    for name, number in healed.items():
+        services.store.count(f"healed_{name}", number)
+    audit.note("reconciled", healed=dict(healed))
+    return healed.total()
 
 
-def _heal_open(services: Services, facts: PullFacts) -> int:
-    known = services.store.pull(facts.repo_id, facts.number)
-    if known is not None and known.head == facts.head and known.state == "open":
-        newest = services.store.heads(facts.repo_id, facts.number)[-1]
-        # A head that a delivery told us about has a durable job; it is done or will be.
-        if newest.source != "api" or services.store.review(known, facts.head)["lint"]:
-            return 0
-    pull = services.store.learn(facts, "api")
-    # The name says for which head it heals, so that every look until it is done is the same job.
-    job = f"heal-{facts.repo_id}-{facts.number}-{facts.head}"
-    work = (pull.repo_id, pull.number, facts.head, job, pull.author, "full", None)
-    jobs.enqueue(jobs.WORK, pull.key, job, jobs.review_pull, *work)
-    fresh = services.store.written(job) is None
-    services.store.wrote(job)
-    return int(fresh)
-
-
-def _heal_closed(services: Services, repo_id: int, open_now: set[int]) -> int:
-    healed = 0
+def _repository(services: Services, installation: int, found: Json) -> Counter[str]:
+    healed: Counter[str] = Counter()
+    repo_id, name = int(found["id"]), str(found["full_name"])
+    services.store.move_repository(repo_id, name, installation)
+    repository = services.app.repository(name, installation)
+    open_now: set[int] = set()
+    for facts in repository.open_pulls():
+        open_now.add(facts.number)
+        mended = _open_pull(services, repository, facts)
+        healed[mended] += bool(mended)
     for pull in services.store.open_pulls():
-        if pull.repo_id != repo_id or pull.number in open_now:
-            continue
-        now = services.refresh(pull)
-        if now.state != "open":
-            job = f"heal-closed-{pull.repo_id}-{pull.number}-{now.head}"
-            jobs.enqueue(jobs.COMMANDS, pull.key, job, jobs.close_pull, pull.repo_id, pull.number, job)
-            healed += 1
-    return healed
+        if pull.repo_id == repo_id and pull.number not in open_now:
+            healed["pulls"] += _closed_pull(services, pull)
+    for pull in services.store.merges_without_release(repo_id):
+        job = Job(f"heal-merge-{pull.key}-{pull.head}", COMMANDS, "merge", pull.repo_id, pull.number)
+        healed["merges"] += _once(services, job) and _start(job, jobs.follow_merge)
+    return +healed
 
 
-def _heal_releases(services: Services) -> int:
-    healed = 0
+def _open_pull(services: Services, repository: Repository, facts: PullFacts) -> str:
+    """Mend one open pull request; returns what was wrong, "" for nothing."""
+    store = services.store
+    known = store.pull(facts.repo_id, facts.number)
+    if store.unfinished(facts.repo_id, facts.number) or store.waiting(1):
+        return ""  # somebody is at it, or a delivery that was not read yet may tell
+    if known is None or known.head != facts.head or known.state != "open":
+        pull = store.learn(facts, "api")
+        return "pulls" if _review(services, pull, facts, "missed") else ""
+    seen = store.review(known, facts.head)
+    unseen = lint_ok(seen) and seen["preview_state"] == "none" and not known.held_by
+    halfway = not seen["lint"] or seen["preview_state"] == "running" or unseen
+    if halfway or (seen["trouble"] and _given_up(services, known)):
+        return "pulls" if _review(services, known, facts, "unfinished") else ""
+    if not _has_check(services, repository, facts.head):
+        return "checks" if _review(services, known, facts, "check") else ""
+    if not _has_comment(repository, known):
+        store.update_pull(known, comment_id=None, comment_digest="")
+        return "comments" if _show(known, f"heal-comment-{known.key}-{time.time():.0f}") else ""
+    return ""
+
+
+def _given_up(services: Services, pull: Pull) -> bool:
+    """Whether the newest review of this head failed for good, and not because of what it says."""
+    last = services.store.last_job(pull.repo_id, pull.number, jobs.WORK)
+    return last is not None and last["state"] == "failed" and last["head"] == pull.head
+
+
+def _review(services: Services, pull: Pull, facts: PullFacts, why: str) -> bool:
+    """Start the review of a head that nobody reviewed, or not to the end. The name says for which head, so
+    that every look until it is done means the same job; one that failed gets a few more tries.
+    """
+    for attempt in range(_TRIES):
+        job = f"heal-{why}-{facts.repo_id}-{facts.number}-{facts.head}-{attempt}"
+        if services.store.job_state(job) == "":
+            services.store.claim(automatic(facts), job)
+            jobs.enqueue_review(pull, facts.head, job, (pull.author, pull.author_id))
+            audit.note("healing", repo=pull.repo, number=pull.number, head=facts.head, why=why)
+            return True
+    return False
+
+
+def _has_check(services: Services, repository: Repository, head: str) -> bool:
+    parameters = {"check_name": LINT, "filter": "all", "app_id": services.settings.app_id}
+    rows = list(repository.pages(f"/commits/{head}/check-runs", parameters, "check_runs"))
+    return any(row["status"] == "completed" for row in rows)
+
+
+def _has_comment(repository: Repository, pull: Pull) -> bool:
+    found = repository.find_comment(pull.number, MARKER)
+    return found is not None and int(found["id"]) == pull.comment_id
+
+
+def _show(pull: Pull, identifier: str) -> bool:
+    job = Job(identifier, COMMANDS, "closed", pull.repo_id, pull.number)
+    return _start(job, jobs.close_pull, pull.repo_id, pull.number, identifier)
+
+
+def _closed_pull(services: Services, pull: Pull) -> bool:
+    now = services.refresh(pull)
+    if now.state == "open":
+        return False
+    return _show(now, f"heal-closed-{pull.repo_id}-{pull.number}-{now.head}-{now.state}")
+
+
+def _once(services: Services, job: Job) -> bool:
+    return services.store.job_state(job.id) == ""
+
+
+def _start(job: Job, work: object, *arguments: object) -> bool:
+    if not arguments:
+        arguments = (job.repo_id, job.number, job.id)
+    jobs.enqueue(job, work, *arguments)  # type: ignore[arg-type]
+    return True
+
+
+def _releases(services: Services) -> Counter[str]:
+    """Releases whose runs ended unheard."""
+    healed: Counter[str] = Counter()
     for row in services.store.releases_under_way():
         pull = services.pull(row["repo_id"], row["number"])
+        if services.store.unfinished(pull.repo_id, pull.number):
+            continue
         run = release.find(services, pull, row["key"])
         if run is None or run["status"] != "completed":
             continue
-        event = RunEvent(
-            "completed",
-            pull.repo_id,
-            pull.repo,
-            pull.installation,
-            int(run["id"]),
-            f"release {row['key']}",
-            str(run["status"]),
-            str(run["conclusion"]),
-            str(run["html_url"]),
-            "workflow_dispatch",
-        )
-        release.follow(services, event)
-        healed += 1
+        job = Job(f"heal-release-{row['key']}-{run['id']}", COMMANDS, "run", pull.repo_id, pull.number)
+        if _once(services, job):
+            healed["releases"] += _start(job, jobs.follow_release, row["key"], int(run["id"]), job.id)
+    return healed
+
+
+def _apologies(services: Services) -> Counter[str]:
+    """Commands that were given up and whose people were not told."""
+    healed: Counter[str] = Counter()
+    for row in services.store.dead_letters():
+        if row["kind"] != "command" or row["ended"] < time.time() - _A_DAY:
+            continue
+        job = Job(f"sorry-{row['id']}", COMMANDS, "sorry", row["repo_id"], row["number"])
+        if _once(services, job):
+            healed["commands"] += _start(job, jobs.say_sorry, row["id"], job.id)
     return healed

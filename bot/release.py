@@ -10,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from typing import Any
 
 from github import GithubException
 
 from bot import audit, publish
-from bot.events import RunEvent
-from bot.github import Repository
+from bot.github import Repository, transient
 from bot.services import Services, default_config
 from bot.store import Pull
 from lab.contracts import ContractError, require
 from lab.report import checks
 from lab.report.comment import release_comment
 
+_LOOK_SECONDS = 0.5
 _KEY = re.compile(r"\brelease ([0-9a-f]{32})\b")
 
 
@@ -45,8 +46,10 @@ def result_marker(key: str) -> str:
     return f"<!-- treewright:released:{key} -->"
 
 
-def start(services: Services, pull: Pull, merge_sha: str, again: bool = False) -> str:
-    """Dispatch the release of a merge, unless a run of it is there. Returns the key."""
+def start(services: Services, pull: Pull, merge_sha: str, again: int = 0) -> str:
+    """Dispatch the release of a merge, unless a run of it is there. Returns the key. `again`: what asks for
+    another attempt after a failed one, by its number at GitHub (a comment, or a check run).
+    """
     key = key_of(pull.repo_id, merge_sha)
     repository = services.repository(pull)
     known = services.store.release(key)
@@ -59,22 +62,31 @@ def start(services: Services, pull: Pull, merge_sha: str, again: bool = False) -
             base=repository.parents(merge_sha)[0],
             state="dispatching",
         )
-        known = services.store.release(key)
     elif known["state"] not in {"dispatching", "failed"} or (known["state"] == "failed" and not again):
         return key
     elif known["state"] == "failed":
-        services.store.update_release(key, attempt=known["attempt"] + 1, state="dispatching")
-    config = default_config(services, pull)
-    run = repository.find_run(config.release.workflow, lambda row: _is_live(row, key))
-    if run is None:
-        inputs = {
-            "sha": merge_sha,
-            "base": str(known["base"]) if known is not None else "",
-            "pull_requests": str(pull.number),
-            "key": key,
-        }
-        repository.dispatch(config.release.workflow, pull.default_branch, inputs)
-        audit.decided("release dispatched", repo=pull.repo, number=pull.number, sha=merge_sha, key=key)
+        before = find(services, pull, key)
+        services.store.update_release(
+            key,
+            attempt=known["attempt"] + 1,
+            state="dispatching",
+            asked=0.0,
+            retried_by=again,
+            after_run=int(before["id"]) if before is not None else 0,
+            run_id=None,
+            run_url="",
+        )
+    workflow = default_config(services, pull).release.workflow
+    try:
+        run = _dispatch_once(services, pull, repository, workflow, key)
+    except GithubException as error:
+        if transient(error):
+            raise
+        why = str((error.data or {}).get("message", error.status)) if isinstance(error.data, dict) else ""
+        trouble = f"GitHub did not start the workflow `{workflow}`: {why or error.status}. "
+        services.store.update_release(key, state="failed", asked=0.0, trouble=trouble)
+        show(services, pull, key)
+        return key
     services.store.update_release(key, state="queued", trouble="")
     if run is not None:
         services.store.update_release(key, run_id=int(run["id"]), run_url=str(run["html_url"]))
@@ -82,12 +94,37 @@ def start(services: Services, pull: Pull, merge_sha: str, again: bool = False) -
     return key
 
 
-def _is_live(run: dict[str, Any], key: str) -> bool:
-    """A run of this key that may still succeed or has; one that failed does not stand in the way of
-    another try.
+def _dispatch_once(
+    services: Services, pull: Pull, repository: Repository, workflow: str, key: str
+) -> dict[str, Any] | None:
+    """Ask GitHub for a run of this key unless there is one. GitHub shows a run only some seconds after it was
+    asked for; when an earlier try ended in between, look for as long as that takes before asking again.
     """
-    ended_badly = run["status"] == "completed" and run.get("conclusion") != "success"
-    return key in _names(run) and not ended_badly
+    known = services.store.release(key)
+    if known is None:
+        raise LookupError(f"no release {key}")
+    while True:
+        run = repository.find_run(workflow, lambda row: _is_of(row, key, int(known["after_run"])))
+        if run is not None:
+            return run
+        if time.time() >= float(known["asked"]) + services.settings.dispatch_seconds:
+            break
+        time.sleep(_LOOK_SECONDS)
+    services.store.update_release(key, asked=time.time())
+    inputs = {
+        "sha": str(known["sha"]),
+        "base": str(known["base"]),
+        "pull_requests": str(pull.number),
+        "key": key,
+    }
+    repository.dispatch(workflow, pull.default_branch, inputs)
+    audit.decided("release dispatched", repo=pull.repo, number=pull.number, sha=known["sha"], key=key)
+    return None
+
+
+def _is_of(run: dict[str, Any], key: str, after: int) -> bool:
+    """Whether a run is the newest attempt's, and not an earlier one's."""
+    return key in _names(run) and int(run["id"]) > after
 
 
 def find(services: Services, pull: Pull, key: str) -> dict[str, Any] | None:
@@ -113,20 +150,31 @@ def show(services: Services, pull: Pull, key: str) -> None:
     publish.comment(services, pull)
 
 
-def follow(services: Services, event: RunEvent) -> str:
+def follow(services: Services, key: str, run_id: int) -> str:
     """Take in that a run moved. What counts is what GitHub says about the run now, not the order of
     deliveries.
     """
-    key = key_in(event.title)
-    release = services.store.release(key) if key else None
-    if key is None or release is None or release["repo_id"] != event.repo_id:
+    release = services.store.release(key)
+    if release is None:
         return "not ours"
     pull = services.pull(release["repo_id"], release["number"])
     repository = services.repository(pull)
-    run = repository.run(event.run_id)
-    if run.get("event") != "workflow_dispatch" or release["state"] == "published":
+    run = repository.run(run_id)
+    if run.get("event") != "workflow_dispatch" or not _is_of(run, key, int(release["after_run"])):
         return "nothing new"
-    services.store.update_release(key, run_id=event.run_id, run_url=str(run["html_url"]))
+    if release["state"] != "published":
+        _take_in(services, pull, repository, key, run)
+    show(services, pull, key)
+    release = services.store.release(key)
+    if release is not None and release["state"] == "published":
+        body = release_comment(release["report"], result_marker(key), release["url"], pull.number)
+        publish.once(services, pull, f"released:{key}", result_marker(key), body)
+        audit.decided("release published", repo=pull.repo, number=pull.number, key=key, url=release["url"])
+    return str(release["state"]) if release is not None else "gone"
+
+
+def _take_in(services: Services, pull: Pull, repository: Repository, key: str, run: dict[str, Any]) -> None:
+    services.store.update_release(key, run_id=int(run["id"]), run_url=str(run["html_url"]))
     if run["status"] != "completed":
         state = "running" if run["status"] == "in_progress" else "queued"
         services.store.update_release(key, state=state)
@@ -135,13 +183,6 @@ def follow(services: Services, event: RunEvent) -> str:
     else:
         trouble = f"The release workflow ended with “{run['conclusion']}”. "
         services.store.update_release(key, state="failed", trouble=trouble)
-    show(services, pull, key)
-    release = services.store.release(key)
-    if release is not None and release["state"] == "published":
-        body = release_comment(release["report"], result_marker(key), release["url"], pull.number)
-        publish.once(services, pull, f"released:{key}", result_marker(key), body)
-        audit.decided("release published", repo=pull.repo, number=pull.number, key=key, url=release["url"])
-    return str(release["state"]) if release is not None else "gone"
 
 
 def _take_result(services: Services, pull: Pull, repository: Repository, key: str) -> None:
@@ -158,6 +199,8 @@ def _take_result(services: Services, pull: Pull, repository: Repository, key: st
         if report["key"] != key:
             raise ContractError("report", [f"key: {report['key']} is not {key}"], "report.json")
     except (ValueError, GithubException) as error:
+        if transient(error):
+            raise
         trouble = f"The release is there, but its report.json cannot be used: {error} "
         services.store.update_release(key, state="failed", url=str(found["html_url"]), trouble=trouble[:1000])
         return

@@ -78,6 +78,11 @@ def approval_refused(reason: Reason, head: str) -> str:
         f"you mean. When its result is here and you have read it, comment {whole}",
         "shown_too_late": "The result for the newest commit appeared only after your comment. "
         f"If you have read it now, comment {whole}",
+        "preview_changed": "The preview of this commit changed since you approved it, so nothing was merged. "
+        f"When you have read the new one, comment {whole}",
+        "base_changed": "The base branch has changed the same leaf since this pull request branched off, so "
+        "what would be merged is not what was previewed. Bring the branch up to date (“Update branch”, or "
+        "merge the base branch into it); I preview the result, and then it can be approved.",
         "sha_too_short": f"Please give the whole sha, all 40 digits; short ones can be forged: {whole}",
         "sha_not_the_head": f"That is not the newest commit of this pull request. The newest is {whole}",
         "granted": "",
@@ -89,8 +94,18 @@ def merge_failed(why: str) -> str:
     return f"GitHub did not merge it: {text(why, 300)}. Nothing was released."
 
 
-def over_budget(most: int) -> str:
-    return f"Previews cost compute: {most} a day for each person. A maintainer can ask for more."
+def over_budget(login: str, most: int) -> str:
+    return (
+        f"Previews cost compute, and {text(login)} has used up the {most} that one person may have here in "
+        "24 hours. A maintainer can ask for one more by `/preview`; tomorrow there are new ones."
+    )
+
+
+def too_many_in_flight(login: str, most: int) -> str:
+    return (
+        f"{text(login)} has {most} previews under way in this repository, which is the most at once. When "
+        "one of them is done, comment `/preview`; a maintainer can ask for one now."
+    )
 
 
 def on_hold() -> str:

@@ -14,18 +14,20 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from bot import audit, publish
+from bot import audit, budgets, publish, suggestions
 from bot.services import CONFIG, Services, SupersededError, Trees, default_config, open_trees
 from bot.store import Pull
 from lab.contracts import digest
 from lab.report import checks
 from lab.synthesis.endpoints import EndpointError, endpoints_from_environment
-from lab.taxonomy.chunks import chunk
+from lab.taxonomy.chunks import cut
 from lab.taxonomy.diff import TreeDiff, diff
 from lab.taxonomy.documents import DocumentError, fetch_documents
 from lab.taxonomy.leaf import LeafError, load_leaf
 from lab.taxonomy.lint import LintReport, lint
 from lab.taxonomy.pinned import Fetch, document_findings
+from lab.taxonomy.sizes import ESTIMATE, Tokens
+from lab.taxonomy.tokenizer import TokenizerError, teacher_tokens
 
 if TYPE_CHECKING:
     from lab.synthesis.preview import Preview
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 Outcome = Literal["ok", "red", "superseded", "failed", "cancelled", "skipped"]
 T = TypeVar("T")
 MOST_SAMPLES = 50
-_A_DAY = 86_400.0
 _LOOK_SECONDS = 0.5
 
 
@@ -69,6 +70,7 @@ def lint_head(services: Services, repo_id: int, number: int, head: str, job: str
         )
         services.still(pull, head)
         publish.comment(services, pull)
+        suggestions.offer(services, pull, head, trees, report.findings)
     except SupersededError:
         if begun:
             conclude(services, pull, head, external, checks.LINT)
@@ -84,12 +86,21 @@ def read_head(trees: Trees) -> tuple[LintReport, TreeDiff]:
     branched off.
     """
     changes = diff(trees.base, trees.head)
-    report = lint(trees.head, trees.config, only=set(changes.paths))
+    report = lint(trees.head, trees.config, only=set(changes.paths), tokens=_tokens())
     if CONFIG in changes.paths or not trees.config_findings:
         return report, changes
     # A broken configuration on the default branch is nobody's fault here, but it must not pass in silence.
     softened = tuple(type(one)(**{**asdict(one), "severity": "warning"}) for one in trees.config_findings)
     return type(report)(findings=report.findings + softened, files=report.files), changes
+
+
+def _tokens() -> Tokens:
+    """As the operator has it counted; a file that went bad since the start must not stop every lint."""
+    try:
+        return teacher_tokens(os.environ)
+    except TokenizerError as error:
+        audit.trouble("the tokenizer cannot be read", error=str(error))
+        return ESTIMATE
 
 
 def remember(services: Services, pull: Pull, trees: Trees, report: LintReport, changes: TreeDiff) -> None:
@@ -132,7 +143,7 @@ def conclude(services: Services, pull: Pull, head: str, external: str, name: str
 
 
 def preview_head(
-    services: Services, repo_id: int, number: int, head: str, job: str, asked_by: str, size: int | None
+    services: Services, repo_id: int, number: int, head: str, job: str, size: int | None
 ) -> Outcome:
     """Preview the leaves of one head and show what came out, also when it is only why nothing came out."""
     external = f"preview:{job}"
@@ -143,7 +154,6 @@ def preview_head(
         review = services.store.review(pull, head)
         if pull.held_by or not publish.lint_ok(review) or review["preview_state"] == "empty":
             return "skipped"
-        services.store.note_preview(pull, job, asked_by)
         services.store.update_review(pull, head, preview_state="running", trouble="")
         start = checks.running(checks.PREVIEW, "Previewing", "The teacher writes a few samples.")
         publish.check(services, pull, head, external, start)
@@ -180,7 +190,10 @@ def _preview_and_keep(services: Services, pull: Pull, head: str, started: float,
 def _make_preview(services: Services, pull: Pull, head: str, started: float, size: int | None) -> Preview:
     # Only workers that preview need the model client; the web starts without it.
     from lab.synthesis.engine import Engine
+    from lab.synthesis.flow import FlowError
+    from lab.synthesis.flow_files import flows_of
     from lab.synthesis.preview import preview
+    from lab.taxonomy.tree import GitTree
 
     trees = open_trees(services, pull, head)
     config = trees.config
@@ -191,16 +204,22 @@ def _make_preview(services: Services, pull: Pull, head: str, started: float, siz
         models = {role: getattr(config.models, role) for role in ("teacher", "judge", "student")}
         endpoints = endpoints_from_environment(models, os.environ)
         leaves = [load_leaf(trees.head, path) for path in previewable(diff(trees.base, trees.head))]
+        # Of the default branch, as the configuration is: a pull request cannot change how it is judged.
+        with GitTree(trees.mirror.git_dir, f"refs/heads/{pull.default_branch}") as settings:
+            flows = flows_of(config, settings)
+        tokens = teacher_tokens(os.environ)
         fetch = _fetcher(services, trees)
         texts = {leaf.path: fetch(leaf.document) if leaf.document else [] for leaf in leaves}
-    except (EndpointError, DocumentError, LeafError) as error:
+    except (EndpointError, DocumentError, LeafError, FlowError, TokenizerError) as error:
         raise PreviewTroubleError(str(error)) from error
     _hold_against_documents(services, pull, head, trees, [leaf.path for leaf in leaves])
-    documents = {path: [piece for text in found for piece in chunk(text)] for path, found in texts.items()}
+    documents = {
+        path: [piece for text in found for piece in cut(text, tokens)] for path, found in texts.items()
+    }
 
     async def run() -> Preview:
         async with Engine(services.settings.data / "answers.sqlite") as engine:
-            work = preview(leaves, documents, config, engine, endpoints, lambda *_: None)
+            work = preview(leaves, documents, config, engine, endpoints, lambda *_: None, flows)
             return await _watched(services, pull, head, started, work)
 
     return asyncio.run(run())
@@ -247,29 +266,31 @@ async def _watched(services: Services, pull: Pull, head: str, started: float, wo
 
 
 def wants_preview(
-    services: Services, repo_id: int, number: int, head: str, again: bool, asked_by: str
+    services: Services,
+    repo_id: int,
+    number: int,
+    head: str,
+    again: bool,
+    asked_by: str,
+    user_id: int,
+    job: str,
 ) -> bool:
     """Whether a preview follows. `again`: a command asked for it, and its budget was looked at there."""
     pull = services.pull(repo_id, number)
     seen = services.store.review(pull, head)
     if pull.head != head or pull.held_by or not publish.lint_ok(seen) or seen["preview_state"] == "empty":
         return False
-    if again:
-        return True
-    if seen["preview_state"] == "done":
-        return False
-    most = default_config(services, pull).budgets.previews_per_user_per_day
-    if within_budget(services, pull, asked_by, most):
-        return True
-    why = f"{asked_by} used up today's {most} previews; a maintainer can ask for one by /preview."
-    services.store.update_review(pull, head, preview_state="failed", trouble=why)
-    publish.comment(services, pull)
-    return False
-
-
-def within_budget(services: Services, pull: Pull, login: str, most: int) -> bool:
-    """Whether a person may have one more preview of this pull request today."""
-    return services.store.count_previews(pull, login, time.time() - _A_DAY) < most
+    if not again:
+        if seen["preview_state"] == "done":
+            return False
+        config = default_config(services, pull)
+        why = budgets.refusal(services.store, pull.repo_id, asked_by, user_id, config.budgets, job)
+        if why is not None:
+            services.store.update_review(pull, head, preview_state="failed", trouble=why)
+            publish.comment(services, pull)
+            return False
+    services.store.note_preview(pull, job, asked_by, user_id)
+    return True
 
 
 def give_up(services: Services, repo_id: int, number: int, head: str, job: str, reason: str) -> None:

@@ -4,11 +4,10 @@ reading.
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from bot.database import Locks
 from bot.git import Mirror, MirrorLagError, Mirrors
 from bot.github import App, Repository
 from bot.settings import Settings
@@ -31,15 +30,18 @@ class Services:
     store: Store
     app: App
     mirrors: Mirrors
-    comment_locks: defaultdict[str, threading.Lock] = field(
-        default_factory=lambda: defaultdict(threading.Lock)
-    )
+
+    @property
+    def comment_locks(self) -> Locks:
+        """One writer of a pull request's comment at a time, among all threads and replicas."""
+        return Locks(self.store)
 
     @classmethod
     def open(cls, settings: Settings) -> Services:
         settings.data.mkdir(parents=True, exist_ok=True)
         store = Store(settings.database_url)
-        return cls(settings, store, App(settings), Mirrors(settings.data / "git", settings.web_url))
+        app = App(settings, store.count)
+        return cls(settings, store, app, Mirrors(settings.data / "git", settings.web_url))
 
     def repository(self, pull: Pull) -> Repository:
         return self.app.repository(pull.repo, pull.installation)
@@ -74,6 +76,8 @@ class Trees:
 
     mirror: Mirror
     base_sha: str
+    """Where the head branched off; `base_tip` is where the base branch is now."""
+    base_tip: str
     base: GitTree
     head: GitTree
     config: RepositoryConfig
@@ -94,6 +98,7 @@ def open_trees(services: Services, pull: Pull, head: str) -> Trees:
     return Trees(
         mirror,
         base_sha,
+        mirror.commit(f"refs/heads/{pull.base_ref}"),
         GitTree(mirror.git_dir, base_sha),
         GitTree(mirror.git_dir, head),
         config,

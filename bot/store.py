@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
 from bot import tables as t
 from bot.events import PullFacts
-
-Row = dict[str, Any]
+from bot.jobbook import UNFINISHED, JobBook, Row, plain
 
 
 @dataclass(frozen=True)
@@ -51,31 +46,8 @@ class Head:
     source: str = ""
 
 
-class Store:
-    """Opens `url` and makes the tables that are missing. Safe to use from many threads."""
-
-    def __init__(self, url: str) -> None:
-        self.engine = sa.create_engine(url)
-        if self.engine.dialect.name == "sqlite":
-            sa.event.listen(self.engine, "connect", _sqlite)
-        t.metadata.create_all(self.engine)
-
-    def close(self) -> None:
-        self.engine.dispose()
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self.engine.begin() as connection:
-            yield connection
-
-    def _insert(self, table: sa.Table) -> Any:
-        return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
-
-    def _upsert(self, table: sa.Table, values: Mapping[str, Any], connection: Connection) -> None:
-        keys = [column.name for column in table.primary_key]
-        rest = {name: value for name, value in values.items() if name not in keys}
-        statement = self._insert(table).values(**values)
-        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest))
+class Store(JobBook):
+    """Every verb is one transaction. Safe to use from many threads."""
 
     # --- the inbox
     # -----------------------------------------------------------------------------------------------
@@ -91,8 +63,8 @@ class Store:
             "body": body,
             "received": time.time(),
         }
-        with self._write() as connection:
-            statement = self._insert(t.deliveries).values(**row, state="new").on_conflict_do_nothing()
+        with self.write() as connection:
+            statement = self.insert(t.deliveries).values(**row, state="new").on_conflict_do_nothing()
             return bool(connection.execute(statement).rowcount)
 
     def waiting(self, limit: int = 50) -> list[Row]:
@@ -108,9 +80,22 @@ class Store:
             return dict(connection.execute(query).mappings().one())
 
     def settle(self, delivery: str, state: str, detail: str = "") -> None:
-        with self._write() as connection:
+        with self.write() as connection:
             where = t.deliveries.c.id == delivery
             connection.execute(sa.update(t.deliveries).where(where).values(state=state, detail=detail[:2000]))
+
+    def hand_over(self, delivery: str, state: str, detail: str = "") -> None:
+        """The inbox is done with a delivery. What its job, perhaps in another replica, has said since
+        stands.
+        """
+        with self.write() as connection:
+            where = (t.deliveries.c.id == delivery) & (t.deliveries.c.state == "new")
+            connection.execute(sa.update(t.deliveries).where(where).values(state=state, detail=detail[:2000]))
+
+    def has_delivery(self, identifier: str) -> bool:
+        with self.engine.connect() as connection:
+            query = sa.select(t.deliveries.c.id).where(t.deliveries.c.id == identifier)
+            return connection.execute(query).one_or_none() is not None
 
     # --- pull requests and their heads
     # ----------------------------------------------------------------------------
@@ -119,7 +104,8 @@ class Store:
         """Take in what a signed delivery (or the API) says about a pull request, and enter its head in the
         ledger.
         """
-        with self._write() as connection:
+        with self.write() as connection:
+            self.alone(connection, f"pull:{facts.repo_id}:{facts.number}")
             known = connection.execute(
                 sa.select(t.pulls).where(t.pulls.c.repo_id == facts.repo_id, t.pulls.c.number == facts.number)
             ).mappings()
@@ -139,7 +125,7 @@ class Store:
                     "state": facts.state,
                     "updated": facts.updated,
                 }
-                self._upsert(t.pulls, values, connection)
+                self.upsert(t.pulls, values, connection)
         pull = self.pull(facts.repo_id, facts.number)
         if pull is None:
             raise LookupError(f"pull request {facts.repo}#{facts.number} was not kept")
@@ -193,9 +179,17 @@ class Store:
         return None if row is None else Pull(**{name: row[name] for name in Pull.__dataclass_fields__})
 
     def update_pull(self, pull: Pull, **values: object) -> None:
-        with self._write() as connection:
+        with self.write() as connection:
             where = (t.pulls.c.repo_id == pull.repo_id) & (t.pulls.c.number == pull.number)
             connection.execute(sa.update(t.pulls).where(where).values(**values))
+
+    def move_repository(self, repo_id: int, repo: str, installation: int) -> bool:
+        """A repository was renamed or transferred: its number stays. False when we knew."""
+        c = t.pulls.c
+        with self.write() as connection:
+            where = (c.repo_id == repo_id) & sa.or_(c.repo != repo, c.installation != installation)
+            moved = sa.update(t.pulls).where(where).values(repo=repo, installation=installation)
+            return bool(connection.execute(moved).rowcount)
 
     def pulls_with_head(self, repo_id: int, head: str) -> list[Pull]:
         c = t.pulls.c
@@ -226,61 +220,83 @@ class Store:
 
     def update_review(self, pull: Pull, head: str, **values: object) -> None:
         row = {"repo_id": pull.repo_id, "number": pull.number, "head": head, **values}
-        with self._write() as connection:
-            self._upsert(t.reviews, row, connection)
+        with self.write() as connection:
+            self.upsert(t.reviews, row, connection)
 
-    def count_previews(self, pull: Pull, login: str, since: float) -> int:
+    def count_previews(self, repo_id: int, user_id: int, since: float, but: str = "") -> int:
+        """Previews that a person asked for in a repository, over all of its pull requests."""
         c = t.preview_runs.c
         query = sa.select(sa.func.count()).where(
-            c.repo_id == pull.repo_id, c.number == pull.number, c.asked_by == login, c.started >= since
+            c.repo_id == repo_id, c.user_id == user_id, c.started >= since, c.job != but
         )
         with self.engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def note_preview(self, pull: Pull, job: str, login: str) -> None:
+    def previews_in_flight(self, repo_id: int, user_id: int, but: str = "") -> int:
+        """Of those, how many wait or run."""
+        c, w = t.preview_runs.c, t.work.c
+        query = sa.select(sa.func.count()).where(
+            c.repo_id == repo_id, c.user_id == user_id, c.job == w.id, w.state.in_(UNFINISHED), c.job != but
+        )
+        with self.engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def note_preview(self, pull: Pull, job: str, login: str, user_id: int) -> None:
+        """A preview is counted when it is granted; the same job again, after a crash, is the same preview."""
         row = {
             "job": job,
             "repo_id": pull.repo_id,
             "number": pull.number,
             "asked_by": login,
+            "user_id": user_id,
             "started": time.time(),
         }
-        with self._write() as connection:
-            connection.execute(self._insert(t.preview_runs).values(**row).on_conflict_do_nothing())
+        with self.write() as connection:
+            connection.execute(self.insert(t.preview_runs).values(**row).on_conflict_do_nothing())
 
     # --- approvals and releases
     # -----------------------------------------------------------------------------------
 
     def approve(self, pull: Pull, **values: object) -> None:
-        with self._write() as connection:
-            self._upsert(t.approvals, {"repo_id": pull.repo_id, "number": pull.number, **values}, connection)
+        with self.write() as connection:
+            self.upsert(t.approvals, {"repo_id": pull.repo_id, "number": pull.number, **values}, connection)
 
     def approval(self, pull: Pull) -> Row | None:
         """The newest approval of a pull request."""
         c = t.approvals.c
         query = sa.select(t.approvals).where(c.repo_id == pull.repo_id, c.number == pull.number)
         with self.engine.connect() as connection:
-            return _plain(connection.execute(query.order_by(c.at.desc()).limit(1)).mappings().one_or_none())
+            return plain(connection.execute(query.order_by(c.at.desc()).limit(1)).mappings().one_or_none())
+
+    def merges_without_release(self, repo_id: int) -> list[Pull]:
+        """Pull requests that were approved here, are merged at that head, and have no release."""
+        a, p, r = t.approvals.c, t.pulls.c, t.releases.c
+        mine = (a.repo_id == p.repo_id) & (a.number == p.number) & (a.head == p.head)
+        released = sa.exists().where(r.repo_id == p.repo_id, r.number == p.number)
+        query = sa.select(t.pulls).where(p.repo_id == repo_id, p.state == "merged", mine, ~released)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).mappings()
+            return [Pull(**{name: row[name] for name in Pull.__dataclass_fields__}) for row in rows]
 
     def put_release(self, key: str, **values: object) -> None:
-        with self._write() as connection:
-            self._upsert(t.releases, {"key": key, **values}, connection)
+        with self.write() as connection:
+            self.upsert(t.releases, {"key": key, **values}, connection)
 
     def update_release(self, key: str, **values: object) -> None:
-        with self._write() as connection:
+        with self.write() as connection:
             connection.execute(sa.update(t.releases).where(t.releases.c.key == key).values(**values))
 
     def release(self, key: str) -> Row | None:
         with self.engine.connect() as connection:
             query = sa.select(t.releases).where(t.releases.c.key == key)
-            return _plain(connection.execute(query).mappings().one_or_none())
+            return plain(connection.execute(query).mappings().one_or_none())
 
     def release_of(self, pull: Pull) -> Row | None:
         """The newest release that this pull request went into."""
         c = t.releases.c
         query = sa.select(t.releases).where(c.repo_id == pull.repo_id, c.number == pull.number)
         with self.engine.connect() as connection:
-            return _plain(
+            return plain(
                 connection.execute(query.order_by(c.attempt.desc()).limit(1)).mappings().one_or_none()
             )
 
@@ -295,34 +311,9 @@ class Store:
     def written(self, key: str) -> Row | None:
         with self.engine.connect() as connection:
             query = sa.select(t.writes).where(t.writes.c.key == key)
-            return _plain(connection.execute(query).mappings().one_or_none())
+            return plain(connection.execute(query).mappings().one_or_none())
 
     def wrote(self, key: str, remote: int | None = None, digest: str = "", done: bool = True) -> None:
         row = {"key": key, "remote": remote, "digest": digest, "done": time.time() if done else 0.0}
-        with self._write() as connection:
-            self._upsert(t.writes, row, connection)
-
-    def count(self, name: str, by: int = 1) -> None:
-        with self._write() as connection:
-            statement = self._insert(t.counters).values(name=name, value=by)
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=["name"], set_={"value": t.counters.c.value + by}
-                )
-            )
-
-    def counted(self) -> dict[str, int]:
-        with self.engine.connect() as connection:
-            return {row.name: row.value for row in connection.execute(sa.select(t.counters))}
-
-
-def _plain(row: RowMapping | None) -> Row | None:
-    return None if row is None else dict(row)
-
-
-def _sqlite(connection: Any, _record: object) -> None:
-    # WAL lets the web's threads read while a job writes; the busy timeout is what the job library uses too.
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+        with self.write() as connection:
+            self.upsert(t.writes, row, connection)

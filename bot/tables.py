@@ -13,7 +13,8 @@ metadata = sa.MetaData()
 deliveries = sa.Table(
     "inbox",
     metadata,
-    # Two keys: the delivery id is a header that no signature covers, the digest of the body is covered.
+    # Two keys: the delivery id is a header that no signature covers, the digest of the body is covered. The
+    # third, what the event is about, is a row of `claims`.
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("body_digest", sa.String(80), nullable=False, unique=True),
     sa.Column("event", sa.String(64), nullable=False),
@@ -84,6 +85,7 @@ preview_runs = sa.Table(
     sa.Column("repo_id", sa.BigInteger, nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("asked_by", sa.String(100), nullable=False),
+    sa.Column("user_id", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("started", sa.Float, nullable=False),
 )
 
@@ -111,6 +113,12 @@ releases = sa.Table(
     sa.Column("base", sa.String(64), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("state", sa.String(16), nullable=False),  # dispatching queued running failed published
+    # The comment that asked for the newest attempt, so that asking is not done twice after a crash.
+    # Runs of this key up to this one belong to earlier attempts; GitHub's numbers of runs only grow.
+    sa.Column("after_run", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("retried_by", sa.BigInteger, nullable=False, server_default="0"),
+    # When the request to start a run was first sent; 0 before. Its answer may have been lost.
+    sa.Column("asked", sa.Float, nullable=False, server_default="0"),
     sa.Column("run_id", sa.BigInteger, nullable=True),
     sa.Column("run_url", sa.Text, nullable=False, server_default=""),
     sa.Column("url", sa.Text, nullable=False, server_default=""),
@@ -134,4 +142,58 @@ counters = sa.Table(
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+# Work as people see it: what waits, what runs, how long it took, and what failed for good (a dead letter).
+# The job library has its own tables; this one is read by position, the estimate, the dashboard and reconcile.
+work = sa.Table(
+    "work",
+    metadata,
+    sa.Column("id", sa.String(160), primary_key=True),
+    sa.Column("queue", sa.String(32), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("repo_id", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("head", sa.String(64), nullable=False, server_default=""),
+    sa.Column("state", sa.String(16), nullable=False, index=True),  # waiting running done failed
+    sa.Column("queued", sa.Float, nullable=False),
+    sa.Column("started", sa.Float, nullable=False, server_default="0"),
+    sa.Column("ended", sa.Float, nullable=False, server_default="0"),
+    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+    sa.Index("work_by_pull", "repo_id", "number"),
+)
+
+# Who may do a thing that must be done once: the first holder of a key keeps it.
+claims = sa.Table(
+    "claims",
+    metadata,
+    sa.Column("key", sa.String(300), primary_key=True),
+    sa.Column("holder", sa.String(160), nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+
+# How far a repeated task has come, by its name.
+marks = sa.Table(
+    "marks",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+# Deliveries that we asked GitHub to send again, by their id.
+redeliveries = sa.Table(
+    "redeliveries",
+    metadata,
+    sa.Column("guid", sa.String(64), primary_key=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("healed", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+
+# Processes that share this database, and when each was last alive.
+replicas = sa.Table(
+    "replicas",
+    metadata,
+    sa.Column("executor_id", sa.String(100), primary_key=True),
+    sa.Column("seen", sa.Float, nullable=False),
 )

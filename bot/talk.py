@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from bot import approve, audit, policy, publish, release, replies, review
+from bot import approve, audit, budgets, policy, publish, release, replies
 from bot.commands import Command, Misused, Said, Unknown, parse
 from bot.events import CheckEvent, CommentEvent
 from bot.services import Services, default_config
@@ -95,7 +95,7 @@ def _execute(services: Services, pull: Pull, said: CommentEvent, command: Said) 
     if command.name == "lint":
         return Answer(True, work="full")
     if command.name == "retry":
-        return _retry(services, pull, command)
+        return _retry(services, pull, said, command)
     return _preview(services, pull, said, command, config, person)
 
 
@@ -122,12 +122,13 @@ def _cancel(services: Services, pull: Pull, command: Command) -> Answer:
     return Answer(True)
 
 
-def _retry(services: Services, pull: Pull, command: Command) -> Answer:
+def _retry(services: Services, pull: Pull, said: CommentEvent, command: Command) -> Answer:
     failed = services.store.release_of(pull)
     if failed is not None:
-        if failed["state"] != "failed":
+        # This very comment may have started the attempt, before a crash.
+        if failed["state"] != "failed" and failed["retried_by"] != said.comment_id:
             return Answer(False, replies.nothing_to_do(command))
-        release.start(services, pull, failed["sha"], again=True)
+        release.start(services, pull, failed["sha"], again=said.comment_id)
         return Answer(True)
     seen = services.store.review(pull, pull.head)
     if seen["trouble"] or seen["preview_state"] == "failed" or not seen["lint"]:
@@ -145,10 +146,11 @@ def _preview(
 ) -> Answer:
     if not publish.lint_ok(services.store.review(pull, pull.head)):
         return Answer(False, replies.not_linted())
-    maintainer = policy.maintains(person, approve.rules(config))
-    most = config.budgets.previews_per_user_per_day
-    if not maintainer and not review.within_budget(services, pull, said.login, most):
-        return Answer(False, replies.over_budget(most))
+    if not policy.maintains(person, approve.rules(config)):
+        store = services.store
+        why = budgets.refusal(store, pull.repo_id, said.login, said.user_id, config.budgets)
+        if why is not None:
+            return Answer(False, why)
     size = int(command.argument) if command.argument else None
     note = replies.generated_by_release() if command.name == "generate" else None
     return Answer(True, note, "preview", size)
@@ -181,13 +183,13 @@ def pressed(services: Services, event: CheckEvent, delivery: str) -> list[tuple[
         failed = services.store.release_of(pull)
         if failed is not None:
             if event.identifier == "retry" and failed["state"] == "failed":
-                release.start(services, pull, failed["sha"], again=True)
+                release.start(services, pull, failed["sha"], again=event.check_id)
             continue
         if pull.state == "open":
             green = publish.lint_ok(services.store.review(pull, pull.head))
             what = "preview" if event.identifier in {"preview", "retry"} and green else "full"
             job = f"{delivery}-{pull.number}"
-            work.append((pull.repo_id, pull.number, pull.head, job, event.login, what, None))
+            work.append((pull.repo_id, pull.number, pull.head, job, event.login, what, None, event.user_id))
     return work
 
 

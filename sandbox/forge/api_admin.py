@@ -44,13 +44,17 @@ def router(forge: Forge, hooks: Dispatcher, admin_token: str) -> APIRouter:
 
     @api.post("/teams")
     def team(request: Request, body: Body) -> Response:
-        """{org, slug, members: {login: member|maintainer} or [login...], repositories: {name: role}}"""
+        """{org, slug, members: {login: member|maintainer} or [login...], parent: slug,
+        repositories: {name: role}}
+        """
         admin(request)
         wanted = fields(body)
         members: Any = wanted.get("members") or {}
         if isinstance(members, list):
             members = dict.fromkeys(members, "member")
-        made = forge.create_team(text_field(body, "org", "Team"), text_field(body, "slug", "Team"), members)
+        parent = str(wanted.get("parent") or "")
+        org, slug = text_field(body, "org", "Team"), text_field(body, "slug", "Team")
+        made = forge.create_team(org, slug, members, parent)
         for full_name, role in (wanted.get("repositories") or {}).items():
             repo = forge.named(full_name)
             repo.teams[made.slug] = role
@@ -92,6 +96,16 @@ def router(forge: Forge, hooks: Dispatcher, admin_token: str) -> APIRouter:
             forge.named(f"{owner}/{name}"), login, text_field(body, "permission", "Collaborator", "write")
         )
         return Response(status_code=204)
+
+    @api.post("/repos/{owner}/{name}/move")
+    def move(request: Request, owner: str, name: str, body: Body) -> Response:
+        """{owner, name}: rename or transfer. The old name answers with a redirect."""
+        admin(request)
+        repo = forge.named(f"{owner}/{name}")
+        forge.move_repo(
+            repo, text_field(body, "owner", "Repository", owner), text_field(body, "name", "Repository", name)
+        )
+        return reply(request, {"id": repo.id, "full_name": repo.full_name})
 
     @api.post("/apps")
     def app(request: Request, body: Body) -> Response:
@@ -142,7 +156,8 @@ def router(forge: Forge, hooks: Dispatcher, admin_token: str) -> APIRouter:
     @api.post("/faults")
     def faults(request: Request, body: Body) -> Response:
         """{drop_deliveries, lose_deliveries, duplicate: n, fail_requests: [{method, path_prefix, status,
-        times, headers, message, when: "before"|"after"}]}
+        times, headers, message, when: "before"|"after"}], chaos: {seed, drop, lose, duplicate, delay: share,
+        seconds}}
 
         `after`: the work is done, then the answer is lost.
         """

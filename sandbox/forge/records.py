@@ -32,6 +32,7 @@ class Team:
     org: str
     slug: str
     members: dict[str, str] = field(default_factory=dict)  # login -> member | maintainer
+    parent: str = ""  # slug of the team that this one is part of
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Repo:
     teams: dict[str, str] = field(default_factory=dict)  # slug of the owner's team -> role
     variables: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
+    former: list[str] = field(default_factory=list)  # names from before it was renamed or transferred
     last_number: int = 0
     last_run: int = 0
     created_at: str = ""

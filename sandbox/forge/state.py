@@ -80,6 +80,8 @@ class Faults:
     lose_deliveries: int = 0  # not even recorded: only a reconcile can heal it
     duplicate: int = 0  # sent twice under one delivery id
     fail_requests: list[dict[str, object]] = field(default_factory=list)
+    # Weather for deliveries: {seed, drop, lose, duplicate, delay: shares of 1, seconds: the longest delay}.
+    chaos: dict[str, float] = field(default_factory=dict)
 
 
 def digest_of_token(text: str) -> str:
@@ -167,19 +169,29 @@ class Forge:
             raise InvalidError(f"{login!r} is a person, not an organization.", "Organization")
         return account
 
-    def create_team(self, org: str, slug: str, members: Mapping[str, str]) -> Team:
-        """Members map a login to `member` or `maintainer`."""
+    def create_team(self, org: str, slug: str, members: Mapping[str, str], parent: str = "") -> Team:
+        """Members map a login to `member` or `maintainer`; `parent` is the slug of the team around it."""
         with self.lock:
             self.create_org(org)
             for login in members:
                 self.ensure_account(login)
             team = self.team(org, slug) or Team(self.next_id(), org, slug)
-            team.members = dict(members)
+            team.members, team.parent = dict(members), parent
             return self.teams.put(team)
 
     def team(self, org: str, slug: str) -> Team | None:
         key = (org.casefold(), slug.casefold())
         return next((t for t in self.teams if (t.org.casefold(), t.slug.casefold()) == key), None)
+
+    def team_role(self, team: Team, login: str) -> str | None:
+        """member or maintainer of a team; who is in a team inside it is a member of it as well, as on
+        GitHub.
+        """
+        for name, role in team.members.items():
+            if name.casefold() == login.casefold():
+                return role
+        inner = [one for one in self.teams if one.org == team.org and one.parent == team.slug]
+        return "member" if any(self.team_role(one, login) for one in inner) else None
 
     def issue_token(
         self,
@@ -284,6 +296,32 @@ class Forge:
             self.git(fork).clone_from(self.git(repo))
             return self.repos.put(fork)
 
+    def former_repo(self, full_name: str) -> Repo | None:
+        """The repository that had this name before, as long as nobody else took it."""
+        known = (repo for repo in self.repos if full_name.casefold() in repo.former)
+        return next(known, None) if self.repo(*full_name.split("/", 1)) is None else None
+
+    def move_repo(self, repo: Repo, owner: str, name: str) -> None:
+        """Rename or transfer: number, Git and everything in it stay. An App that the new owner has is on
+        it too.
+        """
+        with self.lock:
+            if not _REPO.match(name) or self.repo(owner, name) is not None:
+                raise InvalidError(f"{owner}/{name} cannot be taken.", "Repository", "name")
+            before, repo.former = repo.owner, [*repo.former, repo.full_name.casefold()]
+            repo.owner, repo.name = self.ensure_account(owner).login, name
+            self.repos.put(repo)
+            for known in self.installations:
+                if known.repositories is not None and before != repo.owner:
+                    rest = {one for one in known.repositories if one != repo.id}
+                    mine = {repo.id} if known.account == repo.owner else set()
+                    known.repositories = sorted(rest | mine)
+                    self.installations.put(known)
+            from sandbox.forge import events
+
+            action = "renamed" if before == repo.owner else "transferred"
+            events.emit(self, repo, "repository", action, {"changes": {}}, repo.owner)
+
     def delete_repo(self, repo: Repo) -> None:
         with self.lock:
             self.repos.remove(repo.id)
@@ -305,7 +343,7 @@ class Forge:
         roles += [role for who, role in repo.collaborators.items() if who.casefold() == login.casefold()]
         for slug, role in repo.teams.items():
             team = self.team(repo.owner, slug)
-            if team is not None and any(m.casefold() == login.casefold() for m in team.members):
+            if team is not None and self.team_role(team, login):
                 roles.append(role)
         return max(roles, key=ROLES.index)
 

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import queue
+import random
 import threading
 import time
 
@@ -37,6 +38,9 @@ class Dispatcher:
         # The forge is on loopback and so are its receivers: a proxy of the environment must not come between.
         self.client = httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False)
         self.closed = False
+        self.delayed: set[int] = set()
+        self.seed: float | None = None
+        self.random = random.Random()  # noqa: S311 - weather, not a secret
 
     def start(self) -> None:
         """Takes up what an earlier process of the forge left unsent."""
@@ -96,8 +100,36 @@ class Dispatcher:
                 if self.closed:
                     return
                 delivery = self.forge.deliveries.get(key)
-            if delivery is not None:
+            if delivery is not None and not self._held_back(delivery):
                 self._attempt(delivery)
+
+    def _held_back(self, delivery: Delivery) -> bool:
+        """Whether the weather delays this delivery, so that later ones come first, or makes it vanish."""
+        chaos = self.forge.faults.chaos
+        if not chaos or delivery.id in self.delayed:
+            return False
+        self.delayed.add(delivery.id)
+        if self._falls("lose"):
+            with self.forge.lock:
+                self.forge.deliveries.remove(delivery.id)
+            return True
+        if not self._falls("delay"):
+            return False
+        seconds = self.random.uniform(0.0, float(chaos.get("seconds", 0.5)))
+        late = threading.Timer(seconds, self.put, (delivery,))
+        late.daemon = True
+        late.start()
+        return True
+
+    def _falls(self, what: str) -> bool:
+        """A seeded throw: whether this mishap happens now."""
+        chaos = self.forge.faults.chaos
+        if not chaos:
+            return False
+        if self.seed != chaos.get("seed", 0):
+            self.seed = chaos.get("seed", 0)
+            self.random = random.Random(self.seed)  # noqa: S311 - weather, not a secret
+        return self.random.random() < float(chaos.get(what, 0))
 
     def _attempt(self, delivery: Delivery) -> None:
         forge = self.forge
@@ -111,6 +143,8 @@ class Dispatcher:
             forge.faults.drop_deliveries -= int(dropped)
             twice = not dropped and forge.faults.duplicate > 0
             forge.faults.duplicate -= int(twice)
+            dropped = dropped or self._falls("drop")
+            twice = not dropped and (twice or self._falls("duplicate"))
         delivery.delivered_at = forge.now()
         if dropped:
             delivery.status, delivery.status_code = "failed to connect to host", 502

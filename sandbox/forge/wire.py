@@ -155,6 +155,7 @@ class Edge:
         if scope["type"] != "http" or not scope["path"].startswith("/api/"):
             await self.app(scope, receive, send)
             return
+        moved = self._moved(scope)
         limit, used, reset = self._count(scope)
         extra = [
             (b"x-github-request-id", uuid.uuid4().hex.upper().encode()),
@@ -175,6 +176,10 @@ class Edge:
             over = error_response(ApiError(403, "API rate limit exceeded"))
             await over(scope, receive, marked)
             return
+        if moved is not None:
+            body = error_response(ApiError(301, "Moved Permanently", None, {"Location": moved}))
+            await body(scope, receive, marked)
+            return
         fault = self._fault(scope)
         if fault is None:
             await self.app(scope, receive, marked)
@@ -185,6 +190,24 @@ class Edge:
         status = int(fault.get("status", 502))
         answer = error_response(ApiError(status, str(fault.get("message", "Injected fault")), None, headers))
         await answer(scope, receive, marked)
+
+    def _moved(self, scope: Scope) -> str | None:
+        """Where a repository is that had this name before. `/repositories/ID` is the same as its name
+        today.
+        """
+        parts = scope["path"].split("/", 6)[3:]
+        with self.forge.lock:
+            if len(parts) >= 2 and parts[0] == "repositories" and parts[1].isdigit():
+                repo = self.forge.repos.get(int(parts[1]))
+                if repo is not None:
+                    scope["path"] = "/".join(["/api/v3/repos", repo.full_name, *parts[2:]])
+                    scope["raw_path"] = scope["path"].encode()
+            elif len(parts) >= 3 and parts[0] == "repos":
+                repo = self.forge.former_repo(f"{parts[1]}/{parts[2]}")
+                if repo is not None:
+                    rest = scope["path"].split("/", 6)[6:]
+                    return "/".join([f"{self.forge.base_url}/api/v3/repositories/{repo.id}", *rest])
+        return None
 
     def _count(self, scope: Scope) -> tuple[int, int, int]:
         header = dict(scope["headers"]).get(b"authorization")
