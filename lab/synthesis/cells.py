@@ -35,7 +35,7 @@ LEDGER_TEXT = 8000
 
 @dataclass(frozen=True)
 class Row:
-    """A row under way. `missing` are cells that failed and were allowed to; `lost` is what they left behind
+    """A row under way. `missing` are cells that failed at no more than their own cost; `lost` is what they left behind
     for the ledger.
     """
 
@@ -87,7 +87,7 @@ class Cells:
         }
 
     async def step(self, cell: Cell, row: Row) -> Row:
-        """The row after `cell`. Raises `RejectedError`, unless the cell may fail; `EndpointError` always."""
+        """The row after `cell`. Raises `RejectedError`, unless a failure costs only the cell; `EndpointError` always."""
         if cell.do != "join" and row.missing.intersection(cell.needs):
             return replace(row, done=row.done | {cell.id}, missing=row.missing | {cell.id})
         try:
@@ -99,11 +99,11 @@ class Cells:
                 why = f"the prompt of {cell.id} names {error.args[0]}, which the row does not have"
                 raise RejectedError(row, cell.id, "missing-value", why) from error
         except RejectedError as error:
-            if not cell.may_fail:
+            if cell.costs is None:
                 raise
             row = replace(
                 error.row,
-                missing=row.missing | {cell.id},
+                missing=row.missing | {cell.id, cell.costs},
                 lost=(*error.row.lost, error.entry(self.task.leaf)),
             )
         return replace(row, done=row.done | {cell.id})
@@ -160,8 +160,7 @@ class Cells:
                     break
                 why = parsed.told()
             elif parsed is not None:
-                into = cell.options.get("into")
-                given = {str(into): next(iter(parsed.values()))} if into else parsed
+                given = {cell.id: parsed["text"]} if name == "text" else parsed
                 return replace(row, values={**row.values, written: text, **given})
             else:
                 why = f"Wanted: {wanted}."
@@ -192,15 +191,17 @@ class Cells:
         return row
 
     async def _judge(self, cell: Cell, row: Row) -> Row:
-        answer = await self._ask(cell, row.values, "judge")
+        judged = cell.options.get("answer", "answer")
+        asked = replace(row, values={**row.values, "answer": row.values.get(judged, "")})
+        answer = await self._ask(cell, asked.values, "judge")
         row = _with(row, answer, {})
-        view = self.view(row.values)
+        view = self.view(asked.values)
         score = grading.grade(cell.options, answer.text, answer.likelihoods, view)
         for attempt in range(1, int(cell.options.get("attempts", 1))):
             if score is not None:
                 break
             why = f"End with one of: {', '.join(cell.options.get('scale', ('Yes', 'No')))}."
-            answer = await self._again(cell, row, answer.text, why, attempt)
+            answer = await self._again(cell, asked, answer.text, why, attempt)
             row = _with(row, answer, {})
             score = grading.grade(cell.options, answer.text, answer.likelihoods, view)
         if score is None:

@@ -99,8 +99,10 @@ class Cell:
     options: Mapping[str, Any]
 
     @property
-    def may_fail(self) -> bool:
-        return bool(self.options.get("may_fail", False))
+    def costs(self) -> str | None:
+        """The cell whose value, and no more, is lost when this one fails."""
+        found = self.options.get("costs")
+        return None if found is None else str(found)
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,11 @@ def _cells(value: Mapping[str, Any]) -> tuple[Cell, ...]:
         needs = tuple(dict.fromkeys([*raw.get("needs", before[-1:]), *implied]))
         options = {name: raw[name] for name in raw if name not in {"id", "do", "needs"}}
         made.append(Cell(raw["id"], raw["do"], needs, options))
+    for number, cell in enumerate(made):
+        if cell.costs is not None and cell.costs not in {one.id for one in made}:
+            raise FlowError(
+                f"{flow}.{cell.id}: costs {cell.costs}, which is no cell", ("cells", number, "costs")
+            )
     return tuple(made)
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lab.synthesis.checks import Values
+from lab.synthesis.parsing import unfenced
 from lab.synthesis.text import content_words, harmless, shared
 
 _VERDICT = re.compile(r"<verdict>\s*([^<]{1,40}?)\s*</verdict>", re.IGNORECASE)
@@ -82,7 +83,7 @@ def _object(text: str) -> dict[str, Any] | None:
     if len(text) > 20_000:
         return None
     try:
-        value = json.loads(text)
+        value = json.loads(unfenced(text))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 Parsed = Mapping[str, str]
 _LIMIT = 8000
 _SPACES = re.compile(r"\s+")
+_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n```", re.DOTALL)
 _LABEL = re.compile(r"^(?:question|answer|q|a|output|response)\s*:\s*", re.IGNORECASE)
 
 
@@ -54,12 +55,18 @@ def _tidy(text: object) -> str:
     return _LABEL.sub("", line)
 
 
+def unfenced(text: str) -> str:
+    """Without the code fence that models like to put around JSON."""
+    match = _FENCED.fullmatch(text.strip())
+    return match.group(1) if match else text
+
+
 def _object(text: str, *fields: str) -> Parsed | None:
     """A JSON object with exactly these text fields, nothing before it and nothing after it."""
     if len(text) > _LIMIT:
         return None
     try:
-        value = json.loads(text)
+        value = json.loads(unfenced(text))
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or set(value) != set(fields):
@@ -104,7 +111,7 @@ def answer(text: str) -> Parsed | None:
 
 
 def text(said: str) -> Parsed | None:
-    """A whole text of one speaker, such as a summary or a list; `into` gives it a name."""
+    """A whole text of one speaker, such as a summary or a list; the value has the cell's own name."""
     found = answer(said)
     return {"text": found["answer"]} if found else None
 
@@ -116,7 +123,7 @@ def pairs(said: str) -> Items:
     if len(said) > _LIMIT * 4:
         return Items((), (("too-long", said[:200]),))
     try:
-        value = json.loads(said)
+        value = json.loads(unfenced(said))
     except (ValueError, RecursionError):
         return _whole(_tagged(said))
     entries = value.get("pairs") if isinstance(value, dict) else value
@@ -192,6 +199,6 @@ WANTED: Mapping[str, str] = {
     "grounded_task": 'one text with its task, as {"text": "...", "task": "..."}',
     "answer": "the answer alone, of one speaker",
     "text": "the text alone, of one speaker",
-    "pairs": "each question in <question></question>, followed by its answer in <answer></answer>",
+    "pairs": 'every pair whole, as {"pairs": [{"question": "...", "answer": "..."}]}',
 }
 """What each parser reads, in words for the model that wrote something else."""

@@ -142,7 +142,7 @@ def _passage_shots(task: Task, turn: int) -> dict[str, Any]:
     if not by_seed:
         return {"shots": []}
     pairs = by_seed[sorted(by_seed)[turn % len(by_seed)]][:SHOTS]
-    listed = "\n".join(f"<question>{one.question}</question>\n<answer>{one.answer}</answer>" for one in pairs)
+    listed = [{"question": one.question, "answer": one.answer} for one in pairs]
     return {"shots": [{"context": pairs[0].context or "", "pairs": listed}]}
 
 
