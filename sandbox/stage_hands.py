@@ -46,7 +46,7 @@ PERMISSIONS = {
     "metadata": "read",
     "pull_requests": "write",
 }
-EVENTS = ("check_run", "installation", "issue_comment", "pull_request", "workflow_run")
+EVENTS = ("check_run", "installation", "issue_comment", "pull_request", "repository", "workflow_run")
 
 # The tests play the same story with fewer rows and items.
 SMALL: Mapping[str, Mapping[str, Any]] = {

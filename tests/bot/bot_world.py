@@ -32,7 +32,15 @@ from sandbox.forge.serve import ForgeSettings, RunningForge, running
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-EVENTS = ["pull_request", "issue_comment", "check_run", "check_suite", "workflow_run", "installation"]
+EVENTS = [
+    "pull_request",
+    "issue_comment",
+    "check_run",
+    "check_suite",
+    "workflow_run",
+    "repository",
+    "installation",
+]
 PERMISSIONS = {
     "actions": "write",
     "checks": "write",
@@ -356,9 +364,10 @@ def bot(world: World, **changes: Any) -> Iterator[str]:
 
 
 @contextmanager
-def new_world(folder: Path) -> Iterator[World]:
+def new_world(folder: Path, wrap: Callable[[Any], Any] = lambda app: app) -> Iterator[World]:
+    """`wrap` listens between the bot and the forge."""
     model = Model()
-    with running(ForgeSettings(folder / "forge")) as forge:
+    with running(ForgeSettings(folder / "forge"), wrap=wrap) as forge:
         world = World(forge, folder, model)
         world.admin("POST", "/orgs", {"login": "acme"})
         world.person("mara")

@@ -82,7 +82,7 @@ def test_what_is_missing_and_what_is_too_much_are_both_named(forge: RunningForge
     found = report(machine(forge, app, tmp_path))
     assert found["permissions"].state == "failed"
     assert found["permissions"].found == "missing: checks: write, members: read; too much: secrets: write"
-    assert found["events"].found == "missing: check_run, workflow_run; too much: push"
+    assert found["events"].found == "missing: check_run, repository, workflow_run; too much: push"
     assert found["installations"].found == "acme: checks: write, members: read not accepted"
 
 
