@@ -1,6 +1,6 @@
 """The rows and questions of the learning benchmark, made from `facts.json`; nothing here asks a model.
 
-Facts: 20 about a town that does not exist, six written phrasings each for training and two others that only
+Facts: 20 about a town that does not exist, ten written phrasings each for training and two others that only
 the evaluation sees. A training row is a phrasing in one of four frames with the fact as a sentence; each seed
 draws its own rows. The later phase teaches something else, as in the LAB method: a small skill (an order
 becomes a polite request), so that what it costs the facts, and what replay saves, can be seen.

@@ -102,7 +102,8 @@ def main() -> None:
 def measure_all(given: argparse.Namespace, results: dict[str, Any]) -> None:
     student = resolve_student("embedded", given.cache)
     questions = Questions.read(8 if given.quick else None)
-    replay = base_answers(student, given.work / "replay.jsonl", 8 if given.quick else None)
+    kept = given.work / ("replay-quick.jsonl" if given.quick else "replay.jsonl")
+    replay = base_answers(student, kept, 8 if given.quick else None)
     before = base_scores(student, questions, results["base"], given.out, results)
     size = replace(Size(), **json.loads(given.settings))
     if given.quick:

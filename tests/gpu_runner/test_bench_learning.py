@@ -31,7 +31,7 @@ def test_there_are_twenty_facts_of_the_document_with_two_held_out_wordings_each(
     assert len(HELD_OUT) == 40
     for fact in FACTS:
         assert fact.answer in document, fact.id
-        assert len(fact.train) == 6
+        assert len(fact.train) == 10
 
 
 def test_no_held_out_question_is_in_the_training_rows_of_any_seed() -> None:
