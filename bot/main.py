@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 import sqlalchemy as sa
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
-from bot import audit, jobs
+from bot import audit, dashboard, jobs, metrics
 from bot.audit_log import AuditLog
 from bot.inbox import Dispatcher
 from bot.reconcile import Reconciler
@@ -27,11 +28,11 @@ from lab.taxonomy.tokenizer import TokenizerError, teacher_tokens
 class Bot:
     """Everything behind the web, started and stopped in the order that loses nothing."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, log: AuditLog) -> None:
         settings = services.settings
         due = threading.Event()
         self._services = services
-        self._audit = AuditLog(services.store.engine)
+        self._audit = log
         self._dispatcher = Dispatcher(services.store, settings.login, 5 * settings.polling_seconds, due)
         self._reconciler = Reconciler(services, settings.reconcile_seconds, due)
 
@@ -71,7 +72,18 @@ def build(settings: Settings) -> FastAPI:
     except TokenizerError as error:
         raise SettingsError(f"the bot cannot start:\n  {error}") from None
     services = Services.open(settings)
-    return application(services.store, settings.secrets, lambda: Bot(services))
+    store, log = services.store, AuditLog(services.store.engine)
+
+    def further(troubles: Callable[[], list[str]]) -> APIRouter | None:
+        return dashboard.router(settings, store, log, troubles)
+
+    return application(
+        store,
+        settings.secrets,
+        lambda: Bot(services, log),
+        lambda: metrics.page(store.engine, log.checkpoint()),
+        further,
+    )
 
 
 def serve(settings: Settings, host: str, port: int) -> None:

@@ -88,16 +88,16 @@ def _inbox(connection: Connection) -> Iterable[Metric]:
     deliveries = CounterMetricFamily(
         "treewright_deliveries", "Deliveries kept, by event and outcome.", labels=["event", "outcome"]
     )
-    waiting, oldest = 0, 0.0
+    unread, oldest = 0, 0.0
     rows = sa.select(c.event, c.state, sa.func.count(), sa.func.min(c.received)).group_by(c.event, c.state)
     for event, state, number, first_received in connection.execute(rows):
         deliveries.add_metric([event, state], number)
-        if state in {"new", "queued"}:
-            waiting += number
+        if state == "new":
+            unread += number
             oldest = max(oldest, time.time() - first_received)
     yield deliveries
-    yield GaugeMetricFamily("treewright_queue_length", "Deliveries whose work is not done.", value=waiting)
-    yield GaugeMetricFamily("treewright_queue_age_seconds", "Age of the oldest of them.", value=oldest)
+    yield GaugeMetricFamily("treewright_inbox_length", "Deliveries that no job has taken yet.", value=unread)
+    yield GaugeMetricFamily("treewright_inbox_age_seconds", "Age of the oldest of them.", value=oldest)
 
 
 def _rows(connection: Connection) -> Iterable[Metric]:
@@ -110,34 +110,30 @@ def _rows(connection: Connection) -> Iterable[Metric]:
         for state, number in connection.execute(sa.select(column, sa.func.count()).group_by(column)):
             gauge.add_metric([state], number)
         yield gauge
-    counted = {row.name: row.value for row in connection.execute(sa.select(t.counters))}
-    for name, text in (
-        ("healed", "What no delivery told us and a look at GitHub repaired."),
-        ("failed", "Jobs that were given up."),
-    ):
-        yield CounterMetricFamily(f"treewright_{name}", text, value=counted.pop(name, 0))
-    others = CounterMetricFamily(
-        "treewright_counted", "Everything else that the bot counts.", labels=["what"]
+    counted = CounterMetricFamily(
+        "treewright_counted",
+        "What the bot counts: healed_* is what no delivery told us and a look at GitHub repaired.",
+        labels=["what"],
     )
-    for name, value in sorted(counted.items()):
-        others.add_metric([name], value)
-    yield others
+    for row in connection.execute(sa.select(t.counters).order_by(t.counters.c.name)):
+        counted.add_metric([row.name], row.value)
+    yield counted
 
 
 def _jobs(connection: Connection) -> Iterable[Metric]:
-    """The durable jobs' own table; DBOS keeps it beside ours."""
-    postgres = connection.dialect.name == "postgresql"
-    table = sa.table(
-        "workflow_status", sa.column("name"), sa.column("status"), schema="dbos" if postgres else None
-    )
+    """Durable jobs, and how many of those that ended had waited for how long."""
+    c = t.work.c
     jobs = GaugeMetricFamily("treewright_jobs", "Durable jobs by kind and state.", labels=["kind", "state"])
-    if sa.inspect(connection).has_table("workflow_status", schema="dbos" if postgres else None):
-        query = sa.select(table.c.name, table.c.status, sa.func.count()).group_by(
-            table.c.name, table.c.status
-        )
-        for name, status, number in connection.execute(query):
-            jobs.add_metric([str(name), str(status).lower()], number)
+    waiting, oldest = 0, 0.0
+    rows = sa.select(c.kind, c.state, sa.func.count(), sa.func.min(c.queued)).group_by(c.kind, c.state)
+    for kind, state, number, first_queued in connection.execute(rows):
+        jobs.add_metric([kind, state], number)
+        if state in {"waiting", "running"}:
+            waiting += number
+            oldest = max(oldest, time.time() - first_queued)
     yield jobs
+    yield GaugeMetricFamily("treewright_queue_length", "Jobs that wait or run.", value=waiting)
+    yield GaugeMetricFamily("treewright_queue_age_seconds", "Age of the oldest of them.", value=oldest)
 
 
 def page(engine: Engine, end: Checkpoint | None = None) -> bytes:

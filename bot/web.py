@@ -1,4 +1,4 @@
-"""The bot's HTTP side: one webhook, two probes, nothing else.
+"""The bot's HTTP side: one webhook, two probes, the metrics, and the operators' page when it is wanted.
 
 A delivery is measured, its signature checked over the raw bytes, kept as one row, and answered with 202.
 Everything else happens later: GitHub hangs up after 10 seconds and never tries again by itself.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from bot import audit, signature
+from bot import audit, metrics, signature
 
 LARGEST_DELIVERY = 25 * 1024 * 1024
 """Bytes; GitHub caps payloads at 25 MB (webhook events and payloads)."""
@@ -52,8 +53,16 @@ async def _read(request: Request, limit: int) -> bytes | None:
     return b"".join(parts)
 
 
-def application(inbox: Inbox, secrets: Sequence[bytes], behind: Callable[[], Behind]) -> FastAPI:
-    """The ASGI app. `behind()` is called once, when the server starts."""
+def application(
+    inbox: Inbox,
+    secrets: Sequence[bytes],
+    behind: Callable[[], Behind],
+    page: Callable[[], bytes] | None = None,
+    more: Callable[[Callable[[], list[str]]], APIRouter | None] | None = None,
+) -> FastAPI:
+    """The ASGI app. `behind()` is called once, when the server starts; `page()` makes the metrics; `more`
+    makes further routes, which may ask what keeps the bot from working.
+    """
     running: list[Behind] = []
 
     @asynccontextmanager
@@ -69,24 +78,35 @@ def application(inbox: Inbox, secrets: Sequence[bytes], behind: Callable[[], Beh
 
     app = FastAPI(title="Treewright bot", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
+    def troubles() -> list[str]:
+        return running[0].troubles() if running else ["starting or stopping"]
+
     @app.post("/webhook")
     async def webhook(request: Request) -> JSONResponse:
+        begun = time.monotonic()
+        outcome, answer = await _take(request)
+        metrics.ACKS.labels(outcome).inc()
+        metrics.ACK_SECONDS.observe(time.monotonic() - begun)
+        return answer
+
+    async def _take(request: Request) -> tuple[str, JSONResponse]:
         body = await _read(request, LARGEST_DELIVERY)
         if body is None:
-            return _answer(413, "the payload is larger than 25 MB")
+            return "too large", _answer(413, "the payload is larger than 25 MB")
         if not signature.verify(secrets, body, request.headers.get(signature.HEADER)):
             audit.trouble("delivery with a wrong signature", size=len(body))
-            return _answer(401, "the signature does not match")
+            return "bad signature", _answer(401, "the signature does not match")
         delivery = request.headers.get("x-github-delivery", "")
         event = request.headers.get("x-github-event", "")
         if not _DELIVERY.fullmatch(delivery) or not _EVENT.fullmatch(event):
-            return _answer(400, "the delivery's id or event is missing")
+            return "malformed", _answer(400, "the delivery's id or event is missing")
         digest = "sha256:" + hashlib.sha256(event.encode() + b"\n" + body).hexdigest()
         fresh = await run_in_threadpool(inbox.accept, delivery, digest, event, body)
         if fresh:
             for back in running:
                 back.wake()
-        return _answer(202, "accepted" if fresh else "seen before")
+        outcome = "accepted" if fresh else "seen before"
+        return outcome, _answer(202, outcome)
 
     @app.get("/healthz")
     async def alive() -> JSONResponse:
@@ -94,11 +114,18 @@ def application(inbox: Inbox, secrets: Sequence[bytes], behind: Callable[[], Beh
 
     @app.get("/readyz")
     async def ready() -> JSONResponse:
-        if not running:
-            return _answer(503, "starting or stopping")
-        troubles = await run_in_threadpool(running[0].troubles)
-        return _answer(503, "; ".join(troubles)) if troubles else _answer(200, "ready")
+        found = await run_in_threadpool(troubles)
+        return _answer(503, "; ".join(found)) if found else _answer(200, "ready")
 
+    if page is not None:
+
+        @app.get("/metrics")
+        def measured() -> Response:
+            return Response(page(), media_type=metrics.CONTENT_TYPE)
+
+    further = more(troubles) if more is not None else None
+    if further is not None:
+        app.include_router(further)
     return app
 
 
