@@ -19,7 +19,7 @@ from lab.synthesis.endpoints import Endpoint
 from lab.synthesis.engine import Answer, Engine, RequestError
 from lab.synthesis.flow import Cell, Flow
 from lab.synthesis.items import Grade, Rejection, Task
-from lab.synthesis.parsing import PARSERS, WANTED, Items
+from lab.synthesis.parsing import PARSERS, WANTED, Items, still_lost
 from lab.synthesis.text import harmless
 from lab.synthesis.units import Unit, known_pairs
 
@@ -35,8 +35,8 @@ LEDGER_TEXT = 8000
 
 @dataclass(frozen=True)
 class Row:
-    """A row under way. `missing` are cells that failed at no more than their own cost; `lost` is what they left behind
-    for the ledger.
+    """A row under way. `missing` are cells that failed at no more than their own cost; `lost` is what they
+    left behind for the ledger.
     """
 
     unit: Unit
@@ -87,7 +87,9 @@ class Cells:
         }
 
     async def step(self, cell: Cell, row: Row) -> Row:
-        """The row after `cell`. Raises `RejectedError`, unless a failure costs only the cell; `EndpointError` always."""
+        """The row after `cell`. Raises `RejectedError`, unless a failure costs only the cell;
+        `EndpointError` always.
+        """
         if cell.do != "join" and row.missing.intersection(cell.needs):
             return replace(row, done=row.done | {cell.id}, missing=row.missing | {cell.id})
         try:
@@ -150,13 +152,13 @@ class Cells:
         source = self._model_behind(written)
         text = str(row.values[written])
         found: list[Mapping[str, str]] = []
-        missed: Items = Items((), ())
+        missed: tuple[tuple[str, str], ...] = ()
         for attempt in range(1, int(cell.options.get("attempts", 1)) + 1):
             parsed = parser(text)
             if isinstance(parsed, Items):
                 found += parsed.found
-                missed = parsed
-                if found and not parsed.lost:
+                missed = parsed.lost if attempt == 1 else still_lost(missed, parsed)
+                if found and not missed:
                     break
                 why = parsed.told()
             elif parsed is not None:
@@ -169,9 +171,7 @@ class Cells:
                 row, text = _with(row, answer, {}), answer.text
         if not found:
             raise RejectedError(row, cell.id, "unreadable", text)
-        lost = [
-            RejectedError(row, cell.id, reason, piece).entry(self.task.leaf) for reason, piece in missed.lost
-        ]
+        lost = [RejectedError(row, cell.id, reason, piece).entry(self.task.leaf) for reason, piece in missed]
         values = {**row.values, cell.id: [dict(item) for item in found]}
         return replace(row, values=values, lost=(*row.lost, *lost))
 

@@ -137,6 +137,17 @@ def pairs(said: str) -> Items:
     )
 
 
+def still_lost(before: Sequence[tuple[str, str]], again: Items) -> tuple[tuple[str, str], ...]:
+    """What of the lost items a second answer did not bring: those whose text is in none of its pairs, but for
+    one for each pair that is new in all its words.
+    """
+    texts = {text for item in again.found for text in item.values()}
+    known = {text for _, text in before}
+    rest = [one for one in before if one[1] not in texts]
+    new = sum(not known.intersection(item.values()) for item in again.found)
+    return tuple(rest[new:])
+
+
 def _tagged(said: str) -> list[tuple[object, object]]:
     """Question and answer by their tags, in order. A question whose answer does not follow stays alone, and
     so does an answer that no question came before.

@@ -227,8 +227,8 @@ CREATIVE: Mapping[str, Any] = {
 }
 _WRITTEN_TO_BE_READ = """
 creative poem poems poetry haiku limerick sonnet rhyme rhymes lyrics song songs story stories fiction tale
-tales novel scene dialogue dialogues roleplay joke jokes humour humor pun puns slogan slogans blog essay essays
-speech speeches letter letters toast brainstorm brainstorming invent imaginative
+tales novel scene dialogue dialogues roleplay joke jokes humour humor pun puns slogan slogans blog essay
+essays speech speeches letter letters toast brainstorm brainstorming invent imaginative
 """
 _CREATIVE_WORDS = frozenset(_WRITTEN_TO_BE_READ.split())
 

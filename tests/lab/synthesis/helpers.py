@@ -14,7 +14,8 @@ from aiohttp import web
 
 from lab.synthesis.endpoints import Endpoint
 
-Rule = Callable[[dict[str, Any]], str | int]
+Rule = Callable[[dict[str, Any]], str | int | list[str]]
+"""One text, several samples of one request, or an HTTP status."""
 
 
 @dataclass
@@ -39,7 +40,8 @@ async def model(rule: Rule) -> AsyncIterator[Model]:
         said = rule(body)
         if isinstance(said, int):
             return web.Response(status=said)
-        return web.json_response({"choices": [{"message": {"content": said}}]})
+        texts = [said] if isinstance(said, str) else said
+        return web.json_response({"choices": [{"message": {"content": text}} for text in texts]})
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", chat)
