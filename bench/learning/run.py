@@ -38,9 +38,9 @@ sys.path.insert(0, str(HERE))
 import material  # noqa: E402
 
 from gpu_runner import statistics as paired_statistics  # noqa: E402
-from gpu_runner.benchmark import contributed, general  # noqa: E402
+from gpu_runner.benchmark import general  # noqa: E402
 from gpu_runner.benchmark.model import answer_all, load  # noqa: E402
-from gpu_runner.benchmark.scoring import Scored, words  # noqa: E402
+from gpu_runner.benchmark.scoring import is_right, words  # noqa: E402
 from gpu_runner.embedded import cache_folder  # noqa: E402
 from gpu_runner.stage import tool_versions  # noqa: E402
 from gpu_runner.student import resolve_student  # noqa: E402
@@ -71,13 +71,13 @@ class Size:
 
 @dataclass(frozen=True)
 class Questions:
-    held_out: tuple[contributed.HeldOut, ...]
+    held_out: tuple[Mapping[str, Any], ...]
     general: tuple[general.ChoiceItem, ...]
     skill: tuple[tuple[str, str], ...]
 
     @staticmethod
     def read(limit: int | None = None) -> Questions:
-        items = contributed.held_out(material.held_out_items(material.facts()), {material.LEAF})
+        items = material.held_out_items(material.facts())
         rows = list(read_lines(EXAMPLE / ".treewright" / "general.jsonl"))
         return Questions(
             tuple(items[:limit]),
@@ -86,9 +86,8 @@ class Questions:
         )
 
     def digest(self) -> str:
-        return digest(
-            [[asdict(item) for item in (*self.held_out, *self.general)], [list(p) for p in self.skill]]
-        )
+        skill = [list(pair) for pair in self.skill]
+        return digest([list(self.held_out), [asdict(item) for item in self.general], skill])
 
 
 def main() -> None:
@@ -152,26 +151,27 @@ def ask(folder: Path, questions: Questions, scratch: Path) -> dict[str, Any]:
     model = load(folder)
     rows = scratch / f".asking-{os.getpid()}"
     rows.mkdir(parents=True)
+    items = questions.held_out
+    offered = [general.ChoiceItem(i["id"], i["question"], tuple(i["choices"]), i["key"]) for i in items]
     try:
         broad, _ = general.choose(model, questions.general, "general", chat=False, folder=rows)
-        picked, _ = contributed.choose_held_out(model, questions.held_out, rows)
+        picked, _ = general.choose(model, offered, "held_out", chat=True, folder=rows)
     finally:
         shutil.rmtree(rows)
-    written = contributed.answer_held_out(model, questions.held_out)
+    written = answer_all(model, [item["question"] for item in items])
     polite = answer_all(model, [question for question, _ in questions.skill])
-
-    def right(scores: Mapping[str, Scored]) -> dict[str, bool]:
-        return {name: score.right for name, score in scores.items()}
-
     return {
-        "recall": right(written),
-        "choice": right(picked),
-        "general": right(broad),
+        "recall": {
+            item["id"]: is_right(item["question"], item["answer"], given)
+            for item, given in zip(items, written, strict=True)
+        },
+        "choice": {name: score.score == 1 for name, score in picked.items()},
+        "general": {name: score.score == 1 for name, score in broad.items()},
         "skill": {
             question: words(given) == words(wanted)
             for (question, wanted), given in zip(questions.skill, polite, strict=True)
         },
-        "answers": {name: score.text for name, score in written.items()},
+        "answers": {item["id"]: given for item, given in zip(items, written, strict=True)},
     }
 
 
