@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from github import GithubException
+
 from bot import replies
+from bot.github import Repository
 from bot.services import Services
 from bot.store import Pull
 from lab.contracts import digest
 from lab.report.checks import Check
-from lab.report.comment import PullRequestView, State, pull_request_comment
+from lab.report.comment import PullRequestView, State, Turn, pull_request_comment
 from lab.taxonomy.findings import Finding
 
 MARKER = "<!-- treewright:pull-request -->"
@@ -30,7 +33,9 @@ def lint_ok(review: Mapping[str, Any]) -> bool:
     return bool(review["lint"]) and bool(review["lint"]["ok"])
 
 
-def _state(pull: Pull, review: Mapping[str, Any], release: Mapping[str, Any] | None) -> State:
+def _state(
+    pull: Pull, review: Mapping[str, Any], release: Mapping[str, Any] | None, turn: Turn | None
+) -> State:
     if release is not None:
         states: dict[str, State] = {"published": "released", "failed": "release_failed"}
         return states.get(release["state"], "releasing")
@@ -41,7 +46,7 @@ def _state(pull: Pull, review: Mapping[str, Any], release: Mapping[str, Any] | N
     if review["trouble"] and review["preview_state"] != "failed":
         return "trouble"
     if not review["lint"]:
-        return "checking"
+        return "waiting" if turn is not None and not turn.running else "checking"
     if not review["lint"]["ok"]:
         return "fix"
     previews: dict[str, State] = {"done": "ready", "empty": "nothing_to_learn", "failed": "preview_failed"}
@@ -54,8 +59,11 @@ def view_of(services: Services, pull: Pull, head: str | None = None) -> PullRequ
     review = services.store.review(pull, sha)
     approval = services.store.approval(pull)
     release = services.store.release_of(pull)
+    place = services.store.place(pull.repo_id, pull.number)
+    turn = None if place is None else Turn(place.running, place.ahead, place.seconds)
+    told = review["config"]
     return PullRequestView(
-        state=_state(pull, review, release),
+        state=_state(pull, review, release, turn),
         marker=MARKER,
         repository_url=f"{services.settings.web_url}/{pull.repo}",
         author=pull.author,
@@ -70,28 +78,54 @@ def view_of(services: Services, pull: Pull, head: str | None = None) -> PullRequ
         merge_sha=approval["merge_sha"] if approval is not None else "",
         run_url=release["run_url"] if release is not None else "",
         release_url=release["url"] if release is not None else "",
+        turn=turn,
+        cost=(review["lint"] or {}).get("cost"),
+        config=told["changes"] if told else None,
+        config_readable=told["readable"] if told else True,
         commands=replies.help_rows(),
     )
 
 
 def comment(services: Services, pull: Pull) -> None:
-    """Bring the pull request's one comment up to date; make it again when somebody deleted it."""
+    """Bring the pull request's one comment up to date. It is looked at even when we have nothing new to say:
+    one that somebody deleted or edited is put right again. Of two of ours the oldest is the one.
+    """
     repository = services.repository(pull)
     with services.comment_locks[pull.key]:
         now = services.pull(pull.repo_id, pull.number)
         body = pull_request_comment(view_of(services, now))
         body_digest = digest(body)
-        if now.comment_id is not None and now.comment_digest == body_digest:
+        standing = _standing(repository, now)
+        if standing is not None and now.comment_digest == body_digest and standing["body"] == body:
             return
-        written = repository.edit_comment(now.comment_id, body) if now.comment_id is not None else None
+        written = repository.edit_comment(int(standing["id"]), body) if standing is not None else None
         if written is None:
-            found = repository.find_comment(now.number, MARKER)
-            if found is not None:
-                written = repository.edit_comment(int(found["id"]), body)
-        if written is None:
-            written = repository.create_comment(now.number, body)
+            written = _first(repository, now, repository.create_comment(now.number, body), body)
         services.store.update_pull(now, comment_id=int(written["id"]), comment_digest=body_digest)
         _note_shown(services, now, str(written["updated_at"]))
+
+
+def _standing(repository: Repository, pull: Pull) -> dict[str, Any] | None:
+    """Our comment as it is on the pull request now."""
+    if pull.comment_id is not None:
+        try:
+            return dict(repository.ask("GET", f"/issues/comments/{pull.comment_id}"))
+        except GithubException as error:
+            if error.status != 404:
+                raise
+    return repository.find_comment(pull.number, MARKER)
+
+
+def _first(repository: Repository, pull: Pull, made: dict[str, Any], body: str) -> dict[str, Any]:
+    """The comment that stays, when another replica wrote one in the same moment: the older one."""
+    first = repository.find_comment(pull.number, MARKER)
+    if first is None or first["id"] == made["id"]:
+        return made
+    kept = repository.edit_comment(int(first["id"]), body)
+    if kept is None:
+        return made
+    repository.ask("DELETE", f"/issues/comments/{made['id']}")
+    return kept
 
 
 def _note_shown(services: Services, pull: Pull, at: str) -> None:

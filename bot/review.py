@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from bot import audit, budgets, publish, suggestions
+from bot import audit, budgets, config_review, publish, suggestions
 from bot.services import CONFIG, Services, SupersededError, Trees, default_config, open_trees
 from bot.store import Pull
 from lab.contracts import digest
 from lab.report import checks
 from lab.synthesis.endpoints import EndpointError, endpoints_from_environment
 from lab.taxonomy.chunks import cut
+from lab.taxonomy.cost import cost
 from lab.taxonomy.diff import TreeDiff, diff
 from lab.taxonomy.documents import DocumentError, fetch_documents
 from lab.taxonomy.leaf import LeafError, load_leaf
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 Outcome = Literal["ok", "red", "superseded", "failed", "cancelled", "skipped"]
 T = TypeVar("T")
 MOST_SAMPLES = 50
+MOST_PRICED = 100  # leaves of one pull request whose cost is worked out
 _LOOK_SECONDS = 0.5
 
 
@@ -65,10 +67,12 @@ def lint_head(services: Services, repo_id: int, number: int, head: str, job: str
         report, changes = read_head(trees)
         services.still(pull, head)
         remember(services, pull, trees, report, changes)
+        config_review.remember(services, pull, head, trees, changes)
         publish.check(
             services, pull, head, external, checks.lint_check(publish.view_of(services, pull, head))
         )
         services.still(pull, head)
+        _price(services, pull, head, trees, changes)
         publish.comment(services, pull)
         suggestions.offer(services, pull, head, trees, report.findings)
     except SupersededError:
@@ -103,6 +107,19 @@ def _tokens() -> Tokens:
         return ESTIMATE
 
 
+def _price(services: Services, pull: Pull, head: str, trees: Trees, changes: TreeDiff) -> None:
+    """Keep what the change costs. It stands beside the verdict, so no trouble with it stops a lint."""
+    known = services.store.review(pull, head)["lint"]
+    if not known["ok"] or len(changes.leaves) > MOST_PRICED:
+        return
+    try:
+        price = cost(changes, trees.head, trees.config, tokens=_tokens()).to_json()
+    except Exception as error:
+        audit.trouble("a cost could not be told", repo=pull.repo, number=pull.number, error=str(error)[:500])
+        return
+    services.store.update_review(pull, head, lint={**known, "cost": price})
+
+
 def remember(services: Services, pull: Pull, trees: Trees, report: LintReport, changes: TreeDiff) -> None:
     rows = [asdict(one) for one in sorted(report.findings)]
     leaves = [asdict(change) for change in changes.leaves]
@@ -129,8 +146,8 @@ def trees_head(trees: Trees, pull: Pull) -> str:
 
 
 def previewable(changes: TreeDiff) -> list[str]:
-    """Leaves whose content a model would learn: new, changed or moved ones."""
-    return [change.path for change in changes.leaves if change.change in {"added", "changed", "renamed"}]
+    """Leaves of which a model would learn something else: new, moved, or with other content."""
+    return [change.path for change in changes.leaves if change.teaches]
 
 
 def conclude(services: Services, pull: Pull, head: str, external: str, name: str) -> None:

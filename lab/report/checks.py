@@ -7,6 +7,7 @@ of 20 characters.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,10 +21,14 @@ from lab.report.comment import (
     leaf_preview,
     severities,
 )
-from lab.report.markdown import SUMMARY_BUDGET, code, link, plain, truncate, words
+from lab.report.markdown import SUMMARY_BUDGET, clip_bytes, code, link, plain, truncate, words
 from lab.taxonomy.findings import Finding
 
 ANNOTATIONS_A_REQUEST = 50
+BYTES_A_REQUEST = 512 * 1024
+"""GitHub names no limit of a request's bytes; this one is ours."""
+_MESSAGE_BYTES = 60_000
+"""GitHub's limit of a message and of raw details is 64 KB each."""
 MOST_ANNOTATIONS = 1000
 _LEVELS = {"error": "failure", "warning": "warning", "note": "notice"}
 
@@ -50,9 +55,20 @@ class Check:
     details_url: str = ""
 
     def batches(self, sent: int = 0) -> Iterator[list[Mapping[str, Any]]]:
-        """The annotations that are still to send, 50 at a time."""
-        for start in range(sent, len(self.annotations), ANNOTATIONS_A_REQUEST):
-            yield list(self.annotations[start : start + ANNOTATIONS_A_REQUEST])
+        """The annotations that are still to send: at most 50 at a time, and no more bytes than one request
+        may have. One annotation always fits.
+        """
+        batch: list[Mapping[str, Any]] = []
+        room = BYTES_A_REQUEST
+        for row in self.annotations[sent:]:
+            needed = len(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
+            if batch and (len(batch) == ANNOTATIONS_A_REQUEST or needed > room):
+                yield batch
+                batch, room = [], BYTES_A_REQUEST
+            batch.append(row)
+            room -= needed
+        if batch:
+            yield batch
 
 
 LINT = "treewright / lint"
@@ -72,10 +88,10 @@ def annotation(finding: Finding) -> dict[str, Any]:
         "end_line": max(1, finding.line),
         "annotation_level": _LEVELS[finding.severity],
         "title": plain(finding.rule, 255),
-        "message": plain(finding.message + fix, 8000) or finding.rule,
+        "message": clip_bytes(plain(finding.message + fix, 8000), _MESSAGE_BYTES) or finding.rule,
     }
     if finding.suggestion:
-        place["raw_details"] = plain(finding.suggestion, 8000)
+        place["raw_details"] = clip_bytes(plain(finding.suggestion, 8000), _MESSAGE_BYTES)
     return place
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote
 
+from lab.report import charts, config_changes
 from lab.report.markdown import (
     COMMENT_BUDGET,
     clip,
@@ -29,6 +30,7 @@ from lab.taxonomy.findings import Finding, Severity
 
 Json = Mapping[str, Any]
 State = Literal[
+    "waiting",
     "checking",
     "fix",
     "previewing",
@@ -51,9 +53,20 @@ _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
+class Turn:
+    """Where the work on a pull request stands in the queue. `ahead`: jobs that come before it. `seconds`: the
+    median duration of our own newest jobs of this kind; None while none was recorded.
+    """
+
+    running: bool
+    ahead: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class PullRequestView:
-    """All that the comment says. `preview` is as in `schemas/preview.json`, `report` as in
-    `schemas/report.json`.
+    """All that the comment says. `preview` is as in `schemas/preview.json`, `cost` as `lab.taxonomy.cost`
+    tells it, `config` the changed settings (None: the file does not change).
     """
 
     state: State
@@ -71,6 +84,10 @@ class PullRequestView:
     merge_sha: str = ""
     run_url: str = ""
     release_url: str = ""
+    turn: Turn | None = None
+    cost: Json | None = None
+    config: Sequence[Mapping[str, str]] | None = None
+    config_readable: bool = True
     commands: Sequence[tuple[str, str, str]] = field(default=())
 
 
@@ -102,8 +119,15 @@ def headline(view: PullRequestView) -> tuple[str, str, str, str]:
     errors = sum(finding.severity == "error" for finding in view.findings)
     retry = "comment `/retry`"
     match view.state:
+        case "waiting":
+            return (
+                "Waiting for a turn",
+                f"{sha} is in the queue.{_queue(view)}",
+                "Wait; the work begins by itself.",
+                "Treewright",
+            )
         case "checking":
-            return "Checking", f"The validator reads {sha}.", "Wait a moment.", "Treewright"
+            return "Checking", f"The validator reads {sha}.{_usual(view)}", "Wait a moment.", "Treewright"
         case "fix":
             return (
                 f"{count(errors, 'error')} to fix",
@@ -115,7 +139,7 @@ def headline(view: PullRequestView) -> tuple[str, str, str, str]:
             return (
                 "Previewing",
                 f"The validator is content with {sha}. The teacher writes a few samples.",
-                "Wait; this takes a minute or a few.",
+                f"Wait.{_usual(view) or ' This takes a minute or a few.'}",
                 "Treewright",
             )
         case "preview_failed":
@@ -188,6 +212,30 @@ def headline(view: PullRequestView) -> tuple[str, str, str, str]:
             )
 
 
+def _queue(view: PullRequestView) -> str:
+    if view.turn is None:
+        return ""
+    ahead = count(view.turn.ahead, "job is", "jobs are")
+    place = f" {ahead} ahead of it." if view.turn.ahead else " It is the next one."
+    return place + _usual(view)
+
+
+def _usual(view: PullRequestView) -> str:
+    """The estimate, only when it was measured."""
+    if view.turn is None or view.turn.seconds is None:
+        return ""
+    return f" Such work usually takes {duration(view.turn.seconds)} here (median of the last ones)."
+
+
+def duration(seconds: float) -> str:
+    """`8 seconds`, `3 minutes`, `2.5 hours`: as exact as an estimate is."""
+    if seconds < 90:
+        return count(max(1, round(seconds)), "second")
+    if seconds < 5400:
+        return count(round(seconds / 60), "minute")
+    return f"{seconds / 3600:.1f} hours"
+
+
 def _barren(view: PullRequestView) -> str:
     """A leaf from which nothing could be made would teach nothing; say so at the top."""
     leaves = view.preview["leaves"] if view.preview is not None else ()
@@ -249,6 +297,28 @@ def _changes_section(view: PullRequestView) -> list[str]:
     more = len(view.changes) - len(rows)
     note = [f"{count(more, 'more leaf', 'more leaves')} left out."] if more > 0 else []
     return ["#### What changes", table(["leaf", "change", "what"], rows), *note]
+
+
+def _cost_section(view: PullRequestView) -> list[str]:
+    """What the release would ask of the models for these leaves: counts, before anybody runs it."""
+    cost = view.cost
+    if cost is None or not cost["leaves"]:
+        return []
+    rows = [
+        [code(str(leaf["leaf"]), 160), *(f"{int(leaf[name]):,}" for name in _COSTS)]
+        for leaf in cost["leaves"][:30]
+    ]
+    total, leaves = cost["total"], count(len(cost["leaves"]), "leaf", "leaves")
+    if len(cost["leaves"]) > 1:
+        rows.append([f"**all {leaves}**", *(f"{int(total[name]):,}" for name in _COSTS)])
+    requests = int(total["teacher_requests"]) + int(total["judge_requests"])
+    summary = f"What generating {leaves} will cost: {total['rows']:,} rows, about {requests:,} requests"
+    how = "counted with the teacher's tokenizer" if cost.get("tokens") == "counted" else "estimated"
+    body = table(["leaf", "rows", "to the teacher", "to the judge", "tokens read", "tokens written"], rows)
+    return [fold(summary, f"{body}\n\nTokens read are {how}; tokens written are the most that there can be.")]
+
+
+_COSTS = ("rows", "teacher_requests", "judge_requests", "prompt_tokens", "completion_tokens")
 
 
 def _grade(sample: Json) -> str:
@@ -320,7 +390,9 @@ def _preview_section(view: PullRequestView) -> list[str]:
         if view.preview.get(role)
     )
     rule = f" {text(str(view.preview['rule']), 400)}" if "rule" in view.preview else ""
-    return [body, f"Models: {names}.{rule}"]
+    chart = charts.outcomes(view.preview["leaves"])
+    picture = [fold("What became of the rows, as a chart", chart)] if chart else []
+    return [body, *picture, f"Models: {names}.{rule}"]
 
 
 def commands_fold(commands: Sequence[tuple[str, str, str]]) -> str:
@@ -338,7 +410,13 @@ def pull_request_comment(view: PullRequestView) -> str:
         f"**Where it stands.** {stands}\n\n**Next.** {following}\n\n**Whose turn.** {who}",
     ]
     bottom = [commands_fold(view.commands)] if view.commands else []
-    middle = [*_lint_section(view), *_changes_section(view), *_preview_section(view)]
+    middle = [
+        *_lint_section(view),
+        *config_changes.section(view.config, view.config_readable),
+        *_changes_section(view),
+        *_cost_section(view),
+        *_preview_section(view),
+    ]
     room = COMMENT_BUDGET - size("\n\n".join([*top, *bottom])) - 16
     body = truncate(middle, room, lambda left: "More did not fit; see the checks.") if middle else ""
     return "\n\n".join(part for part in [*top, body, *bottom] if part)

@@ -74,6 +74,12 @@ def clip(raw: str, limit: int) -> str:
     return raw if len(raw) <= limit else raw[: max(0, limit - 1)].rstrip() + "…"
 
 
+def clip_bytes(raw: str, limit: int) -> str:
+    """At most `limit` bytes of UTF-8, cut between characters."""
+    data = raw.encode("utf-8", "replace")
+    return raw if len(data) <= limit else data[: limit - 3].decode("utf-8", "ignore").rstrip() + "…"
+
+
 def plain(s: str, limit: int) -> str:
     """Contributed text for a place that is not Markdown (a check's annotation): no control or hidden
     characters.
