@@ -205,6 +205,9 @@ def build_flow(value: Mapping[str, Any], raw_prompts: Mapping[str, Mapping[str, 
     cells = _cells(value)
     prompts = {name: _prompt(name, raw) for name, raw in raw_prompts.items()}
     outputs = tuple(_outputs(value, cells))
+    for cell in cells:
+        if "prompt" in cell.options:
+            _filled(value, cells, cell, raw_prompts)
     return Flow(
         name=value["name"],
         kind=value["kind"],
@@ -285,6 +288,26 @@ def _known(place: str, where: tuple[str | int, ...], raw: Mapping[str, Any]) -> 
             )
     if raw.get("grader") == "verdict" and "scale" not in raw:
         raise FlowError(f'{place}: a verdict needs its scale, such as ["NO", "YES"]', where)
+
+
+def _filled(
+    value: Mapping[str, Any],
+    cells: Sequence[Cell],
+    cell: Cell,
+    raw_prompts: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Refuse a prompt that names what no row has: otherwise every row would be lost by it."""
+    known = {"task", "question", "answer", "context"} | UNIT_VALUES[value["unit"]]
+    for one in cells:
+        known |= {one.id, str(one.options.get("as", one.id))}
+    file = cell.options["prompt"]
+    raw = raw_prompts[file]
+    for field in ("system", "user", "shot_user", "shot_assistant"):
+        unknown = template.names(raw.get(field, "")) - known - ({"shot"} if "shot" in field else set())
+        if unknown:
+            raise FlowError(
+                f"prompt {file}: {field}: {value['name']} has no {', '.join(sorted(unknown))}", (field,), file
+            )
 
 
 def _outputs(value: Mapping[str, Any], cells: Sequence[Cell]) -> list[Output]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from lab.synthesis.text import harmless
 
-_NAME = r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*){0,3}"
+_NAME = r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*){0,3}"
 _PLACE = re.compile(r"\{\{\s*(" + _NAME + r")\s*(?:\|\s*(json)\s*)?\}\}")
 _LEFT_OVER = re.compile(r"\{\{|\{%|\{#")
 

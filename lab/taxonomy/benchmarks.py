@@ -52,6 +52,7 @@ class Items:
     """The items' runs of words, as hashes: the 8 MiB that are read at most need about 150 MB."""
 
     def __init__(self, data: bytes) -> None:
+        self._data = data
         self._names: list[str] = []
         self._runs: dict[int, int] = {}
         self._questions: dict[int, int] = {}
@@ -62,6 +63,10 @@ class Items:
                 self._questions.setdefault(hash(item.question), number)
             for run in _runs(item.whole):
                 self._runs.setdefault(run, number)
+
+    def __reduce__(self) -> tuple[type[Items], tuple[bytes]]:
+        """Rebuilt where it is unpickled: another process hashes words differently, and would miss them all."""
+        return Items, (self._data,)
 
     def hit(self, question: Sequence[str], texts: Iterable[Sequence[str]]) -> str | None:
         """The name of the first item that the seed shares words with. `texts` are each looked at alone."""

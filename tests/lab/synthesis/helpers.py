@@ -4,6 +4,7 @@ quality.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
@@ -22,21 +23,36 @@ Rule = Callable[[dict[str, Any]], str | int | list[str]]
 class Model:
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
+    _wanted: int = 0
+    _enough: asyncio.Event | None = None
 
     def endpoints(self) -> dict[str, Endpoint]:
         return {role: Endpoint(role, self.url, "rule", "r1") for role in ("teacher", "judge", "student")}
+
+    async def reached(self, count: int) -> None:
+        """Wait until `count` requests have come."""
+        self._wanted, self._enough = count, asyncio.Event()
+        self.noticed()
+        await self._enough.wait()
+
+    def noticed(self) -> None:
+        if self._enough is not None and len(self.asked) >= self._wanted:
+            self._enough.set()
 
     def environment(self) -> dict[str, str]:
         return {f"TREEWRIGHT_{role.upper()}_URL": self.url for role in ("teacher", "judge", "student")}
 
 
 @contextlib.asynccontextmanager
-async def model(rule: Rule) -> AsyncIterator[Model]:
+async def model(rule: Rule, delay: float = 0.0) -> AsyncIterator[Model]:
     found = Model()
 
     async def chat(request: web.Request) -> web.Response:
         body = await request.json()
         found.asked.append(body)
+        found.noticed()
+        if delay:
+            await asyncio.sleep(delay)
         said = rule(body)
         if isinstance(said, int):
             return web.Response(status=said)

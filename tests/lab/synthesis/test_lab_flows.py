@@ -164,7 +164,8 @@ def test_a_pair_without_an_answer_is_lost_alone_after_one_more_try_with_the_erro
             assert "missing-answer" in told
             return json.dumps({"pairs": []})
         document = told.split("Document:\n")[-1].split("\n\nWrite")[0]
-        first, second, *rest = [*pairs_of(document), {}, {}]
+        found: list[dict[str, str]] = [*pairs_of(document), {}, {}]
+        first, second, rest = found[0], found[1], found[2:]
         broken = [first, {"question": second.get("question", "What else is there to know?")}, *rest[:1]]
         return json.dumps({"pairs": [one for one in broken if one]})
 
