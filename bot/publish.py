@@ -11,7 +11,7 @@ from typing import Any
 
 from github import GithubException
 
-from bot import replies
+from bot import labels, replies
 from bot.github import Repository
 from bot.services import Services
 from bot.store import Pull
@@ -90,19 +90,24 @@ def comment(services: Services, pull: Pull) -> None:
     """Bring the pull request's one comment up to date. It is looked at even when we have nothing new to say:
     one that somebody deleted or edited is put right again. Of two of ours the oldest is the one.
     """
-    repository = services.repository(pull)
     with services.comment_locks[pull.key]:
         now = services.pull(pull.repo_id, pull.number)
-        body = pull_request_comment(view_of(services, now))
-        body_digest = digest(body)
-        standing = _standing(repository, now)
-        if standing is not None and now.comment_digest == body_digest and standing["body"] == body:
-            return
-        written = repository.edit_comment(int(standing["id"]), body) if standing is not None else None
-        if written is None:
-            written = _first(repository, now, repository.create_comment(now.number, body), body)
-        services.store.update_pull(now, comment_id=int(written["id"]), comment_digest=body_digest)
-        _note_shown(services, now, str(written["updated_at"]))
+        view = view_of(services, now)
+        _write(services, now, pull_request_comment(view))
+        labels.follow(services, now, view.state)
+
+
+def _write(services: Services, pull: Pull, body: str) -> None:
+    repository = services.repository(pull)
+    body_digest = digest(body)
+    standing = _standing(repository, pull)
+    if standing is not None and pull.comment_digest == body_digest and standing["body"] == body:
+        return
+    written = repository.edit_comment(int(standing["id"]), body) if standing is not None else None
+    if written is None:
+        written = _first(repository, pull, repository.create_comment(pull.number, body), body)
+    services.store.update_pull(pull, comment_id=int(written["id"]), comment_digest=body_digest)
+    _note_shown(services, pull, str(written["updated_at"]))
 
 
 def _standing(repository: Repository, pull: Pull) -> dict[str, Any] | None:
@@ -152,6 +157,12 @@ def once(services: Services, pull: Pull, key: str, marker: str, body: str) -> No
     # An earlier try may have written it and lost the answer, so we always look first.
     found = repository.find_comment(pull.number, marker) or repository.create_comment(pull.number, body)
     services.store.wrote(whole, int(found["id"]))
+
+
+def concluded(services: Services, pull: Pull, external_id: str) -> bool:
+    """Whether the check run of this id has its conclusion; a job that is done again leaves it so."""
+    known = services.store.written(f"{pull.key}:check:{external_id}")
+    return known is not None and str(known["digest"]).endswith(FINAL)
 
 
 def check(services: Services, pull: Pull, head: str, external_id: str, value: Check) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from bot import audit, budgets, config_review, publish, suggestions
+from bot import audit, budgets, config_review, labels, publish, suggestions
 from bot.services import CONFIG, Services, SupersededError, Trees, default_config, open_trees
 from bot.store import Pull
 from lab.contracts import digest
@@ -61,13 +61,15 @@ def lint_head(services: Services, repo_id: int, number: int, head: str, job: str
         pull = services.refresh(pull)
         services.still(pull, head)
         start = checks.running(checks.LINT, "Checking", "The validator reads the changed files.")
-        publish.check(services, pull, head, external, start)
+        if not publish.concluded(services, pull, external):
+            publish.check(services, pull, head, external, start)
         begun = True
         trees = open_trees(services, pull, head)
         report, changes = read_head(trees)
         services.still(pull, head)
         remember(services, pull, trees, report, changes)
         config_review.remember(services, pull, head, trees, changes)
+        labels.configure(services, pull, trees.config.pull_requests)
         publish.check(
             services, pull, head, external, checks.lint_check(publish.view_of(services, pull, head))
         )
@@ -171,11 +173,14 @@ def preview_head(
         review = services.store.review(pull, head)
         if pull.held_by or not publish.lint_ok(review) or review["preview_state"] == "empty":
             return "skipped"
-        services.store.update_review(pull, head, preview_state="running", trouble="")
-        start = checks.running(checks.PREVIEW, "Previewing", "The teacher writes a few samples.")
-        publish.check(services, pull, head, external, start)
-        publish.comment(services, pull)
-        outcome = _preview_and_keep(services, pull, head, started, size)
+        # After a crash between the samples and their showing, what is made is not made again.
+        outcome: Outcome = "ok" if review["preview_state"] == "done" else "failed"
+        if review["preview_job"] != job:
+            services.store.update_review(pull, head, preview_state="running", trouble="")
+            start = checks.running(checks.PREVIEW, "Previewing", "The teacher writes a few samples.")
+            publish.check(services, pull, head, external, start)
+            publish.comment(services, pull)
+            outcome = _preview_and_keep(services, pull, head, job, started, size)
         services.still(pull, head)
         publish.check(
             services, pull, head, external, checks.preview_check(publish.view_of(services, pull, head))
@@ -189,18 +194,21 @@ def preview_head(
     return outcome
 
 
-def _preview_and_keep(services: Services, pull: Pull, head: str, started: float, size: int | None) -> Outcome:
-    keep = services.store.update_review
+def _preview_and_keep(
+    services: Services, pull: Pull, head: str, job: str, started: float, size: int | None
+) -> Outcome:
+    def keep(**values: object) -> None:
+        services.store.update_review(pull, head, preview_job=job, **values)
+
     try:
         made = _make_preview(services, pull, head, started, size)
     except CancelledError:
-        keep(pull, head, preview_state="failed", trouble="it was cancelled by a comment.", preview=None)
+        keep(preview_state="failed", trouble="it was cancelled by a comment.", preview=None)
         return "cancelled"
     except PreviewTroubleError as error:
-        keep(pull, head, preview_state="failed", trouble=str(error), preview=None)
+        keep(preview_state="failed", trouble=str(error), preview=None)
         return "failed"
-    value = made.to_json()
-    keep(pull, head, preview_state="done", preview=value, preview_digest=made.digest, trouble="")
+    keep(preview_state="done", preview=made.to_json(), preview_digest=made.digest, trouble="")
     return "ok"
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lab.config import CONFIG_PATH, RepositoryConfig
-from lab.report.markdown import code, table, text
+from lab.report.markdown import code, table
 
 _MOST = 60
 _GUARDED = ("approval.", "documents.hosts", "release.", "gate.", "budgets.")
@@ -82,4 +82,4 @@ def section(rows: Sequence[Mapping[str, str]] | None, readable: bool) -> list[st
 
 
 def _value(value: str) -> str:
-    return text(value, 200) or "–"
+    return code(value, 200) or "–"

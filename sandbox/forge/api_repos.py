@@ -68,6 +68,14 @@ def router(forge: Forge) -> APIRouter:
         forge.labels.put(label)
         return reply(request, views.label(forge, repo, label), 201)
 
+    @api.get("/labels/{label}")
+    def get_label(request: Request, owner: str, name: str, label: str) -> Response:
+        repo = readable(request, owner, name, "metadata")
+        for known in forge.labels:
+            if known.repo == repo.id and known.name.casefold() == label.casefold():
+                return reply(request, views.label(forge, repo, known))
+        raise not_found()
+
     # -- branches and refs
 
     @api.get("/branches")

@@ -131,3 +131,15 @@ def test_replies_edits_and_removal_and_the_empty_review_goes_with_its_last_comme
     read_only = world.http(world.bot_token({"pull_requests": "read"}))
     refused = read_only.post("/repos/acme/taxonomy/pulls/1/reviews", json={"event": "COMMENT", "body": "x"})
     assert refused.status_code == 403
+
+
+def test_a_label_is_asked_for_by_name(world: World) -> None:
+    bot = world.bot().get_repo("acme/taxonomy")
+    made = bot.create_label("treewright: ready", "0e8a16", "Checked.")
+    assert bot.get_label("treewright: ready").id == made.id
+    with pytest.raises(GithubException) as twice:
+        bot.create_label("Treewright: Ready", "0e8a16")
+    assert twice.value.status == 422
+    with pytest.raises(GithubException) as missing:
+        bot.get_label("treewright: other")
+    assert missing.value.status == 404
