@@ -6,7 +6,11 @@ Two questions, each a one-sided test on paired items (Schuirmann 1987 for the tw
 
 - *No regression*: on every general benchmark, the lower bound of candidate minus base lies above the margin.
 - *Real gain*: over all changed leaves together, the lower bound lies above the wanted gain, in picking the
-  answer or in writing it. Single leaves have too few items to decide anything; they are shown.
+  answer, in writing it, or (with a judge) in its mark. Single leaves have too few items to decide anything;
+  they are shown, and so is what both models answer with passages of the documents before them.
+
+Items that occur in the training rows are left out of the tests, and more of them than the policy allows break
+the run.
 
 Holm's correction is over all tests, once for what is claimed (nothing lost, something gained) and once for
 what is refuted, so that asking more questions never makes either verdict cheaper.
@@ -19,28 +23,45 @@ what is refuted, so that asking more questions never makes either verdict cheape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
-from gpu_runner.contamination import contaminated
+from gpu_runner.soundness import (
+    METRICS,
+    broken,
+    contamination,
+    found_in_training,
+    missing,
+    public_sets,
+    settings_of,
+)
 from gpu_runner.stage import Manifest, execute
 from gpu_runner.statistics import DRAWS, SEED, Evidence, holm, paired, wilson
 from lab.config import GatePolicy
-from lab.contracts import read_json, read_lines, require, write_json
+from lab.contracts import ContractError, read_json, read_lines, require, write_json
 
 Outcome = Literal["pass", "fail", "inconclusive", "error"]
 Row = Mapping[str, Any]
+POOLED = "changed leaves"
 
-_METRICS = {"choice": "picking the answer", "short_answer": "writing the answer"}
+_GAINS = ("choice", "short_answer", "judged")
+"""Metrics of the changed leaves that can show a gain; those with retrieval are for people."""
 
 
 def policy_of(plan: Mapping[str, Any]) -> GatePolicy:
-    """The policy that the plan froze before the run; ContractError when it is none."""
+    """The policy that the plan froze before the run; ContractError when it is none, or when it has a margin
+    for a benchmark that is not asked."""
     gate = dict(plan["config"].get("gate", {}))
     require("gate_policy", gate, "the plan's gate policy")
-    return GatePolicy(**gate)
+    policy = GatePolicy(**gate)
+    idle = sorted(policy.margins.keys() - set(public_sets(settings_of(plan))) - {"general"})
+    if idle:
+        told = f"margins names {idle[0]}, which `benchmark` does not ask: add it there, or take it out"
+        raise ContractError("gate_policy", [told], "the plan's gate policy")
+    return policy
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,9 @@ class Shown:
     candidate_interval: tuple[float, float]
     gains: int
     losses: int
+    seen: int = 0
+    clean_base: float | None = None
+    clean_candidate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -137,101 +161,35 @@ def judge(work: Path, plan: Mapping[str, Any], policy: GatePolicy) -> Verdict:
     """The verdict over the folders of `work`."""
     report = read_json(work / "benchmark" / "benchmark.json", "benchmark")
     rows = list(read_lines(work / "benchmark" / "items.jsonl"))
-    changed = {leaf["path"] for leaf in plan["leaves"] if leaf["changed"]}
-    held_out = [r for r in read_lines(work / "plan" / "heldout.jsonl", "heldout") if r["leaf"] in changed]
+    leaves = {leaf["path"]: leaf["chunks"] for leaf in plan["leaves"] if leaf["changed"]}
+    held_out = [r for r in read_lines(work / "plan" / "heldout.jsonl", "heldout") if r["leaf"] in leaves]
     path = work / "plan" / "general.jsonl"
     general = list(read_lines(path)) if path.is_file() else []
+    seen = found_in_training(rows, held_out, lambda: read_lines(work / "generate" / "samples.jsonl"))
     errors = [
-        *missing(held_out, general, rows),
+        *missing(settings_of(plan), held_out, general, leaves, rows),
         *broken(rows, report, policy),
-        *seen(held_out, general, lambda: read_lines(work / "generate" / "samples.jsonl")),
+        *contamination(rows, seen, policy),
     ]
-    return decide(rows, policy, errors)
+    return decide(rows, policy, errors, {hit.item for hit in seen})
 
 
-def missing(held_out: Sequence[Row], general: Sequence[Row], rows: Sequence[Row]) -> list[str]:
-    """Items that the plan asked for and the benchmark did not answer, or the other way round, or twice."""
-    wanted = {(row["id"], "choice") for row in general}
-    wanted |= {(row["id"], metric) for row in held_out for metric in _METRICS}
-    answered = [(row["id"], row["metric"]) for row in rows]
-    problems = []
-    for text, found in (
-        ("items of the plan were not measured", wanted - set(answered)),
-        ("measured items are not in the plan", set(answered) - wanted),
-    ):
-        if found:
-            problems.append(
-                f"{len(found)} {text}; {sorted(found)[0][0]} is the first. Run the benchmark again."
-            )
-    if len(answered) != len(set(answered)):
-        problems.append("An item was counted twice. Run the benchmark again.")
-    return problems
-
-
-def broken(rows: Sequence[Row], report: Mapping[str, Any], policy: GatePolicy) -> list[str]:
-    """Signs that a number is not a score: everything at zero, nothing to read, other prompts, other sums."""
-    problems = []
-    general = [row for row in rows if row["leaf"] is None]
-    if general and not any(row["base"] or row["candidate"] for row in general):
-        problems.append("Both models got every general item wrong: that is a broken run, not a score.")
-    for entry in report["sets"]:
-        for who in ("base", "candidate"):
-            failures = entry["parse_failures"][who]
-            if failures > policy.parse_failure_limit * entry["items"]:
-                problems.append(
-                    f"{entry['name']}, {_METRICS[entry['metric']]}: {failures} of {entry['items']} answers "
-                    f"of the {who} could not be scored; the limit is {policy.parse_failure_limit:.0%}."
-                )
-        if entry["kind"] == "pooled":
-            chosen = [r for r in rows if r["leaf"] is not None and r["metric"] == entry["metric"]]
-        else:
-            chosen = [r for r in rows if r["set"] == entry["name"] and r["metric"] == entry["metric"]]
-        for who in ("base", "candidate"):
-            if (
-                len(chosen) != entry["items"]
-                or abs(sum(r[who] for r in chosen) / len(chosen) - entry[who]) > 1e-5
-            ):
-                problems.append(
-                    f"{entry['name']}: benchmark.json and items.jsonl disagree. Run the benchmark again."
-                )
-                break
-    problems += [
-        f"{name}: base and candidate were asked with different prompts; the tuned model's chat template or "
-        "tokenizer differs from the base's."
-        for name, digests in sorted(report["environment"]["prompts"].items())
-        if digests["base"] != digests["candidate"]
-    ]
-    return problems
-
-
-def seen(held_out: Sequence[Row], general: Sequence[Row], samples: Callable[[], Iterable[Row]]) -> list[str]:
-    """Benchmark questions that are in the training rows. Grounded skills ask the same of every context, so
-    there the context is what must not have been seen."""
-    problems = []
-    for what, items in (
-        ("held-out", [(r["id"], r["context"] or r["question"]) for r in held_out]),
-        ("general benchmark", [(r["id"], r["question"]) for r in general]),
-    ):
-        hits = contaminated(items, samples())
-        if hits:
-            first = hits[0]
-            problems.append(
-                f"{len(hits)} {what} questions are in the training rows ({first.item} in sample {first.row}: "
-                f"{first.how}). Remove those rows or those questions, and tune again."
-            )
-    return problems
-
-
-def decide(rows: Sequence[Row], policy: GatePolicy, errors: Sequence[str] = ()) -> Verdict:
-    """The verdict over the rows of `items.jsonl`; pure."""
-    shown = tuple(_shown(rows, policy))
+def decide(
+    rows: Sequence[Row],
+    policy: GatePolicy,
+    errors: Sequence[str] = (),
+    seen: Collection[str] = frozenset(),
+) -> Verdict:
+    """The verdict over the rows of `items.jsonl`; pure. Items in `seen` decide nothing."""
+    shown = tuple(_shown(rows, policy, seen))
     if errors:
         return Verdict("error", errors[0], policy, (), shown, tuple(errors))
+    rows = [row for row in rows if row["id"] not in seen]
     alpha = 1 - policy.confidence
     groups = _required(rows)
     evidence = [_evidence(group) for _, _, _, group in groups]
     thresholds = [
-        -policy.general_margin if kind == "no_regression" else policy.leaf_gain for kind, *_ in groups
+        -policy.margin(name) if kind == "no_regression" else policy.leaf_gain for kind, name, *_ in groups
     ]
     claims = [e.p_greater(t) for e, t in zip(evidence, thresholds, strict=True)]
     doubts = [e.p_less(t) for e, t in zip(evidence, thresholds, strict=True)]
@@ -308,10 +266,10 @@ def _required(rows: Sequence[Row]) -> list[tuple[Literal["no_regression", "gain"
     for name, metric in dict.fromkeys((r["set"], r["metric"]) for r in rows if r["leaf"] is None):
         chosen = [r for r in rows if r["leaf"] is None and (r["set"], r["metric"]) == (name, metric)]
         groups.append(("no_regression", name, metric, chosen))
-    for metric in _METRICS:
+    for metric in _GAINS:
         chosen = [r for r in rows if r["leaf"] is not None and r["metric"] == metric]
         if chosen:
-            groups.append(("gain", "changed leaves", metric, chosen))
+            groups.append(("gain", POOLED, metric, chosen))
     return groups
 
 
@@ -319,18 +277,18 @@ def _evidence(rows: Sequence[Row]) -> Evidence:
     return paired([r["base"] for r in rows], [r["candidate"] for r in rows], [r["cluster"] for r in rows])
 
 
-def _shown(rows: Sequence[Row], policy: GatePolicy) -> Iterable[Shown]:
+def _shown(rows: Sequence[Row], policy: GatePolicy, seen: Collection[str]) -> Iterable[Shown]:
     groups: list[tuple[str, str, str | None, str, list[Row]]] = []
     for name, leaf, metric in dict.fromkeys((r["set"], r["leaf"], r["metric"]) for r in rows):
         chosen = [r for r in rows if (r["set"], r["metric"]) == (name, metric)]
         groups.append((name, "general" if leaf is None else "leaf", leaf, metric, chosen))
-    groups += [
-        (name, "pooled", None, metric, chosen)
-        for kind, name, metric, chosen in _required(rows)
-        if kind == "gain"
-    ]
+    for metric in METRICS:
+        chosen = [r for r in rows if r["leaf"] is not None and r["metric"] == metric]
+        if chosen:
+            groups.append((POOLED, "pooled", None, metric, chosen))
     for name, kind, leaf, metric, chosen in groups:
         found = _evidence(chosen)
+        clean = [r for r in chosen if r["id"] not in seen]
         yield Shown(
             name=name,
             kind=kind,
@@ -345,6 +303,9 @@ def _shown(rows: Sequence[Row], policy: GatePolicy) -> Iterable[Shown]:
             candidate_interval=wilson(sum(r["candidate"] for r in chosen), found.items, policy.confidence),
             gains=found.gains,
             losses=found.losses,
+            seen=len(chosen) - len(clean),
+            clean_base=fmean(r["base"] for r in clean) if clean else None,
+            clean_candidate=fmean(r["candidate"] for r in clean) if clean else None,
         )
 
 
@@ -359,7 +320,7 @@ def _sentence(
     result: str,
 ) -> str:
     scores = (
-        f"{name}, {_METRICS[metric]}: {found.base:.1%} before, {found.candidate:.1%} after over "
+        f"{name}, {METRICS[metric]}: {found.base:.1%} before, {found.candidate:.1%} after over "
         f"{found.items} items (difference {found.difference:+.1%}, at least {low:+.1%}, at most {high:+.1%})."
     )
     meaning = {

@@ -216,11 +216,11 @@ def _mt_bench(sources: Sources, data: mt_bench.Set, judge: Judge) -> Part:
         talks = asyncio.run(talk(session, judge.store))
         ratings = mt_bench.rate(judge, data, talks)
         scores = {
-            name: Scored(mean / mt_bench.HIGHEST, "\n\n".join(talks[name][0] or ()), read)
+            f"{MT_BENCH}/{name}": Scored(mean / mt_bench.HIGHEST, "\n\n".join(talks[name][0] or ()), read)
             for name, (mean, read) in mt_bench.per_question(ratings).items()
         }
         items = tuple(
-            Item(q.id, MT_BENCH, None, "\n\n".join(q.turns), "\n\n".join(q.references), q.id)
+            Item(f"{MT_BENCH}/{q.id}", MT_BENCH, None, "\n\n".join(q.turns), "\n\n".join(q.references), q.id)
             for q in data.questions
         )
         extra = {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from lab.config import GatePolicy
 from lab.contracts import ContractError, digest, problems, schema, write_json, write_lines
 from treewright.cli import app
 
+TRUTH = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "gate" / "truth.py"))
 LEAF = "knowledge/geography/farne_mora"
 POLICY = GatePolicy(general_margin=0.05, leaf_gain=0.0, confidence=0.95, parse_failure_limit=0.1)
 ZERO = "sha256:" + "0" * 64
@@ -34,6 +37,7 @@ def rows(
             "leaf": leaf,
             "metric": metric,
             "cluster": f"{name}#{index // 3}" if leaf else str(index),
+            "question": f"What is fact number {index} of Farne Mora?" if leaf else f"{name} {index}?",
             "base": before,
             "candidate": after,
         }
@@ -103,6 +107,56 @@ def test_without_general_items_nothing_is_shown_about_old_abilities() -> None:
 
 def test_without_held_out_items_nothing_is_shown_about_learning() -> None:
     assert decide(general(), POLICY).outcome == "inconclusive"
+
+
+def test_every_general_benchmark_has_its_own_margin() -> None:
+    found = [*rows("mmlu", [1] * 300, [0] * 15 + [1] * 285, metric="accuracy"), *learned(20)]
+    strict = GatePolicy(general_margin=0.2, margins={"mmlu": 0.01})
+    assert decide(found, GatePolicy(general_margin=0.2)).outcome == "pass"
+    verdict = decide(found, strict)
+    assert (verdict.outcome, verdict.tests[0].threshold) == ("fail", -0.01)
+    assert "mmlu, accuracy: 100.0% before, 95.0% after" in verdict.reason
+
+
+def test_mt_bench_is_gated_in_tenths_and_judged_marks_can_show_a_gain() -> None:
+    broad = rows("mt_bench", [0.6, 0.7, 0.65, 0.5] * 20, [0.6, 0.69, 0.66, 0.5] * 20, metric="mt_bench")
+    marks = rows(LEAF, [0.0, 0.5] * 12, [1.0, 0.5, 0.5, 1.0] * 6, LEAF, "judged")
+    verdict = decide([*broad, *marks], GatePolicy(margins={"mt_bench": 0.03}))
+    assert verdict.outcome == "pass"
+    assert [(test.metric, test.result) for test in verdict.tests] == [
+        ("mt_bench", "proven"),
+        ("judged", "proven"),
+    ]
+    assert problems("verdict", verdict.to_json()) == []
+
+
+def test_answers_with_passages_are_shown_and_decide_nothing() -> None:
+    found = [*general(), *learned(1), *learned(24, metric="short_answer_with_retrieval")]
+    verdict = decide(found, POLICY)
+    assert verdict.outcome == "inconclusive"
+    assert "short_answer_with_retrieval" in {entry.metric for entry in verdict.shown if entry.leaf}
+    assert "short_answer_with_retrieval" not in {test.metric for test in verdict.tests}
+
+
+def test_items_that_were_seen_decide_nothing_and_the_clean_scores_stand_beside_the_full_ones() -> None:
+    found = [*general(), *learned(20)]
+    seen = {row["id"] for row in found if row["leaf"] and row["candidate"]}
+    verdict = decide(found, POLICY, seen=seen)
+    assert verdict.outcome == "inconclusive"
+    assert verdict.tests[1].items == 4
+    (leaf,) = [entry for entry in verdict.shown if entry.kind == "leaf"]
+    assert (leaf.items, leaf.seen, leaf.clean_candidate) == (24, 20, 0.0)
+
+
+def test_in_no_effect_a_gain_is_proven_in_at_most_five_of_a_hundred_releases() -> None:
+    generator = np.random.default_rng(2)
+    wrong, runs = 0, 200
+    for _ in range(runs):
+        scores = [generator.integers(0, 2, size=24).tolist() for _ in range(4)]
+        found = [*general(), *rows(LEAF, *scores[:2], LEAF), *rows(LEAF, *scores[2:], LEAF, "short_answer")]
+        tests = decide(found, GatePolicy(general_margin=0.1)).tests
+        wrong += any(test.kind == "gain" and test.result == "proven" for test in tests)
+    assert TRUTH["Rate"](wrong, runs).at_least <= 0.05
 
 
 def test_more_general_benchmarks_never_make_a_pass_cheaper() -> None:
@@ -297,7 +351,7 @@ def test_nothing_runs_again_until_something_changes(tmp_path: Path) -> None:
         (lambda: {"found": [*general(), *both()], "failures": 9}, "could not be scored; the limit is 10%"),
         (
             lambda: {"found": [*rows("general", [0] * 120, [0] * 120), *both()]},
-            "Both models got every general item wrong",
+            "Both models got every item of general wrong",
         ),
         (
             lambda: {"found": [*general(), *both()], "prompts": (ZERO, "sha256:" + "1" * 64)},
@@ -308,11 +362,11 @@ def test_nothing_runs_again_until_something_changes(tmp_path: Path) -> None:
                 "found": [*general(), *both()],
                 "samples": [sample("What is fact number 3 of Farne Mora?")],
             },
-            "1 held-out questions are in the training rows",
+            "1 of 24 held-out questions are in the training rows",
         ),
         (
             lambda: {"found": [*general(), *both()], "samples": [sample("general 7")]},
-            "1 general benchmark questions are in the training rows",
+            "1 of 120 questions of general are in the training rows",
         ),
     ],
 )
@@ -337,6 +391,40 @@ def test_a_policy_with_an_unknown_key_is_refused_before_anything_is_read(tmp_pat
     assert (code, verdict) == (2, {})
     with pytest.raises(ContractError, match="general_margins"):
         policy_of({"config": {"gate": {"general_margins": 0.5}}})
+
+
+def test_a_margin_for_a_benchmark_that_is_not_asked_is_refused(tmp_path: Path) -> None:
+    gate = {**asdict(POLICY), "margins": {"mmlu": 0.01}}
+    code, verdict, output = ask(work_folder(tmp_path, [*general(), *both()], gate=gate))
+    assert (code, verdict) == (2, {})
+    assert "names mmlu, which `benchmark` does not ask" in " ".join(output.split())
+
+
+def test_up_to_the_limit_seen_questions_are_left_out(tmp_path: Path) -> None:
+    gate = {**asdict(POLICY), "contamination_limit": 0.05}
+    rows_ = [sample("What is fact number 3 of Farne Mora?"), sample("general 7")]
+    code, verdict, _ = ask(work_folder(tmp_path, [*general(), *both()], samples=rows_, gate=gate))
+    assert (code, verdict["outcome"]) == (0, "pass")
+    assert [test["items"] for test in verdict["tests"]] == [119, 23, 23]
+    assert {entry["seen"] for entry in verdict["sets"]} == {1}
+
+
+def test_a_judge_that_cannot_tell_right_from_wrong_breaks_the_run(tmp_path: Path) -> None:
+    work = work_folder(tmp_path, [*general(), *both()])
+    report = json.loads((work / "benchmark" / "benchmark.json").read_text())
+    write_json(work / "benchmark" / "benchmark.json", {**report, "judge": {"right": 1, "asked": 2}})
+    _, verdict, _ = ask(work)
+    assert verdict["outcome"] == "error"
+    assert "The judge marked 1 of 2 answers wrongly" in verdict["reason"]
+
+
+def test_a_public_benchmark_that_was_asked_for_and_not_measured_breaks_the_run(tmp_path: Path) -> None:
+    work = work_folder(tmp_path, [*general(), *both()])
+    plan = json.loads((work / "plan" / "plan.json").read_text())
+    plan["config"]["benchmark"] = {"standard": ["mmlu"], "mt_bench": {"enabled": True}}
+    write_json(work / "plan" / "plan.json", plan)
+    _, verdict, _ = ask(work)
+    assert [line.split()[0] for line in verdict["errors"]] == ["mmlu", "mt_bench"]
 
 
 def test_a_missing_stage_is_named(tmp_path: Path) -> None:
