@@ -15,13 +15,14 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from bot import chain
 from bot.chain import Checkpoint, Problem, Record
@@ -46,8 +47,11 @@ _PAGE = 1000
 class AuditLog:
     """The log in a database; its table is made when it is missing. Safe to use from many threads."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, write: Callable[[], AbstractContextManager[Connection]] | None = None
+    ) -> None:
         self._engine = engine
+        self._write = write or engine.begin
         self._lock = threading.Lock()
         _metadata.create_all(engine)
 
@@ -74,7 +78,7 @@ class AuditLog:
                 at = datetime.now(UTC).isoformat(timespec="milliseconds")
                 record = chain.seal(self.checkpoint(), at, what[:200], plain)
                 try:
-                    with self._engine.begin() as connection:
+                    with self._write() as connection:
                         connection.execute(sa.insert(_records).values(**_row(record)))
                     return record
                 except sa.exc.IntegrityError:  # another process was first

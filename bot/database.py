@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from bot import tables as t
+from bot.turns import Turns
 
 _BUSY_MILLISECONDS = 30_000
 
@@ -29,6 +30,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = sa.create_engine(url, pool_pre_ping=True, pool_size=16, max_overflow=48)
         self.shared = self.engine.dialect.name == "postgresql"
+        # On SQLite the threads of this process write in turn; Postgres sorts its writers itself.
+        self._turns: AbstractContextManager[None] = nullcontext() if self.shared else Turns()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         if self.shared:
             # A lock is a connection of its own, held as long as the lock; the pool is for short work.
@@ -70,7 +73,7 @@ class Database:
         """One transaction that may write. On SQLite it takes the write lock at once: a transaction that read
         first and writes later would fail instead of waiting.
         """
-        with self.engine.connect() as plain:
+        with self._turns, self.engine.connect() as plain:
             connection = plain.execution_options(writes=True)
             with connection.begin():
                 yield connection

@@ -74,13 +74,18 @@ class Dispatcher:
 
     def _empty(self) -> bool:
         rows = self._store.waiting()
-        for row in rows:
-            try:
-                state, detail = self._start(row["id"], row["event"], row["body"])
-            except (ValueError, RecursionError) as error:
-                state, detail = "ignored", f"unreadable: {type(error).__name__}"
-            self._store.hand_over(row["id"], state, detail)
-            audit.note("delivery", id=row["id"], event=row["event"], state=state, detail=detail)
+        settled: list[tuple[str, str, str]] = []
+        try:
+            for row in rows:
+                try:
+                    state, detail = self._start(row["id"], row["event"], row["body"])
+                except (ValueError, RecursionError) as error:
+                    state, detail = "ignored", f"unreadable: {type(error).__name__}"
+                settled.append((row["id"], state, detail))
+                audit.note("delivery", id=row["id"], event=row["event"], state=state, detail=detail)
+        finally:  # also when one could not be started: those before it were
+            if settled:
+                self._store.hand_over_all(settled)
         return bool(rows)
 
     def _start(self, delivery: str, name: str, body: bytes) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from fastapi import APIRouter, FastAPI
 from bot import audit, dashboard, jobs, metrics
 from bot.audit_log import AuditLog
 from bot.inbox import Dispatcher
+from bot.intake import Intake
 from bot.reconcile import Reconciler
 from bot.services import Services
 from bot.settings import Settings, SettingsError
@@ -72,13 +73,13 @@ def build(settings: Settings) -> FastAPI:
     except TokenizerError as error:
         raise SettingsError(f"the bot cannot start:\n  {error}") from None
     services = Services.open(settings)
-    store, log = services.store, AuditLog(services.store.engine)
+    store, log = services.store, AuditLog(services.store.engine, services.store.write)
 
     def further(troubles: Callable[[], list[str]]) -> APIRouter | None:
         return dashboard.router(settings, store, log, troubles)
 
     return application(
-        store,
+        Intake(store),
         settings.secrets,
         lambda: Bot(services, log),
         lambda: metrics.page(store.engine, log.checkpoint()),

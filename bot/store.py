@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -39,6 +40,17 @@ class Pull:
 
 
 @dataclass(frozen=True)
+class Arrival:
+    """A delivery whose signature was right."""
+
+    id: str
+    body_digest: str
+    event: str
+    body: bytes
+    received: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
 class Head:
     sha: str
     since: str
@@ -56,16 +68,16 @@ class Store(JobBook):
         """Keep a delivery. False when this id or this body was here before: then nothing is kept and
         nothing runs.
         """
-        row = {
-            "id": delivery,
-            "body_digest": body_digest,
-            "event": event,
-            "body": body,
-            "received": time.time(),
-        }
+        return self.accept_all([Arrival(delivery, body_digest, event, body)])[0]
+
+    def accept_all(self, arrivals: Sequence[Arrival]) -> list[bool]:
+        """As `accept` for each, in one transaction."""
+        statement = self.insert(t.deliveries).on_conflict_do_nothing()
         with self.write() as connection:
-            statement = self.insert(t.deliveries).values(**row, state="new").on_conflict_do_nothing()
-            return bool(connection.execute(statement).rowcount)
+            return [
+                bool(connection.execute(statement, {**asdict(one), "state": "new"}).rowcount)
+                for one in arrivals
+            ]
 
     def waiting(self, limit: int = 50) -> list[Row]:
         """Deliveries that no job has taken, the oldest first."""
@@ -88,9 +100,15 @@ class Store(JobBook):
         """The inbox is done with a delivery. What its job, perhaps in another replica, has said since
         stands.
         """
+        self.hand_over_all([(delivery, state, detail)])
+
+    def hand_over_all(self, settled: Sequence[tuple[str, str, str]]) -> None:
+        """As `hand_over` for each (delivery, state, detail), in one transaction."""
         with self.write() as connection:
-            where = (t.deliveries.c.id == delivery) & (t.deliveries.c.state == "new")
-            connection.execute(sa.update(t.deliveries).where(where).values(state=state, detail=detail[:2000]))
+            for delivery, state, detail in settled:
+                where = (t.deliveries.c.id == delivery) & (t.deliveries.c.state == "new")
+                values = {"state": state, "detail": detail[:2000]}
+                connection.execute(sa.update(t.deliveries).where(where).values(**values))
 
     def has_delivery(self, identifier: str) -> bool:
         with self.engine.connect() as connection:
