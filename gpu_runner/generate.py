@@ -3,29 +3,44 @@
     treewright generate --work W
 
 Reads `work/plan`, asks the endpoints that the environment names (see `lab/synthesis/endpoints.py`), and
-writes `samples.jsonl`, `rejections.jsonl` and `yield.json`. Every answer is stored in
-`work/.answers.sqlite` before it is used, so that a run after `kill -9` asks only what was never answered,
-and an equal run asks nothing.
+writes `samples.jsonl`, `rejections.jsonl` and `yield.json`. Every answer is kept in
+`work/.answers.sqlite`, so that a run after `kill -9` asks only what was never answered, and an equal run asks
+nothing. Finished leaves are written one by one and joined at the end, so memory does not grow with the plan.
+What was measured on the way is in `work/.telemetry/generate/` (see `lab/synthesis/telemetry.py`).
+
+`--executor ray --shards N` spreads the leaves over the nodes of a Ray cluster (`gpu_runner/ray_executor.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gpu_runner.plan import flows_in, tasks_of
 from gpu_runner.stage import Manifest, execute
 from lab.config import RepositoryConfig
-from lab.contracts import digest, read_json, read_lines, require, write_json, write_lines
+from lab.contracts import (
+    canonical,
+    digest,
+    read_json,
+    read_lines,
+    require,
+    write_bytes,
+    write_json,
+    write_lines,
+)
+from lab.synthesis import telemetry
 from lab.synthesis.endpoints import Endpoint, endpoints_from_environment
-from lab.synthesis.engine import Engine, EngineSettings, RequestError
+from lab.synthesis.engine import Engine, EngineSettings, RequestError, StoreError
+from lab.synthesis.executor import Drive, Executor, InProcess, Job, LeafRows
 from lab.synthesis.items import Rejection, Task
-from lab.synthesis.leaf import LeafResult, synthesize
+from lab.synthesis.leaf import LeafResult
 from lab.synthesis.run import count_rows
 from lab.synthesis.samples import Sample, replay_sample
 from lab.synthesis.text import harmless
@@ -43,13 +58,15 @@ class GenerateError(RuntimeError):
 
 @dataclass(frozen=True)
 class GenerateSettings:
-    """How hard the endpoints are driven. None of it changes the rows, so none of it is part of the stage's
-    key.
+    """How hard the endpoints are driven, and where from. None of it changes the rows, so none of it is part
+    of the stage's key. `shards` 0: two for each processor of the cluster.
     """
 
     in_flight: int = 8
     rows_in_progress: int = 32
     engine: EngineSettings = field(default_factory=EngineSettings)
+    executor: Literal["local", "ray"] = "local"
+    shards: int = 0
 
 
 @dataclass
@@ -60,6 +77,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     done: int = 0
     kept: int = 0
+    tokens: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     def tick(self, leaf: str, what: str) -> None:
@@ -70,12 +88,16 @@ class Progress:
             self.reasons[what] += 1
 
     def line(self) -> str:
-        """Rate, yield and time left in one line."""
+        """Rate, yield, tokens and time left in one line. Rounds that make up for a low yield come on top of
+        the rows known at the start.
+        """
         seconds = max(time.monotonic() - self.started, 1e-6)
         rate = self.done / seconds
         share = self.kept / self.done if self.done else 0.0
-        left = (self.total - self.done) / rate if self.done else 0.0
-        return f"{self.done}/{self.total} rows, {rate:.1f}/s, {share:.0%} kept, {left:.0f} s left"
+        total = max(self.total, self.done)
+        left = (total - self.done) / rate if self.done else 0.0
+        tokens = f"{self.tokens:,} tokens ({self.tokens / seconds:.0f}/s), " if self.tokens else ""
+        return f"{self.done}/{total} rows, {rate:.1f}/s, {share:.0%} kept, {tokens}{left:.0f} s left"
 
 
 Show = Callable[[Progress], None]
@@ -128,28 +150,72 @@ async def _generate(
 ) -> None:
     tasks, flows = tasks_of(work / "plan"), flows_in(work / "plan")
     prompts = list(read_lines(work / "plan" / "replay_prompts.jsonl"))[: config.generate.replay_rows]
-    progress = Progress(sum(count_rows(flows[task.kind], task) for task in tasks) + len(prompts))
+    jobs = [
+        Job(index, task, flows[task.kind], count_rows(flows[task.kind], task))
+        for index, task in enumerate(tasks)
+    ]
+    progress = Progress(sum(job.size for job in jobs) + len(prompts))
+    leaves = outputs / LEAVES
+    unfinished = [job for job in jobs if not _is_finished(_file(leaves, job.index))]
+    progress.total -= sum(job.size for job in jobs) - sum(job.size for job in unfinished)
 
-    def tick(leaf: str, what: str) -> None:
-        progress.tick(leaf, what)
-        show(progress)
-
-    # One gate for all leaves: rows start in the order of the plan, so that rows which share a prompt's
-    # beginning
-    # are asked together, and a row that has started is finished before many others begin.
-    gate = asyncio.Semaphore(settings.rows_in_progress)
     async with Engine(work / STORE, settings.in_flight, settings.engine) as engine:
+
+        def tick(leaf: str, what: str) -> None:
+            progress.tokens = engine.counters.tokens
+            progress.tick(leaf, what)
+            show(progress)
+
+        def take(index: int, rows: LeafRows) -> None:
+            value = {"samples": rows.samples, "rejections": rows.rejections, "numbers": rows.numbers}
+            write_bytes(_file(leaves, index), [canonical(value)])
+
+        drive = Drive(settings.in_flight, settings.rows_in_progress, settings.engine)
         replay = asyncio.create_task(
             _replay(prompts, engine, endpoints["student"], plan, config.generate.replay_prompts, tick)
         )
         try:
-            results = await asyncio.gather(
-                *(synthesize(task, engine, endpoints, tick, gate, flows[task.kind]) for task in tasks)
-            )
+            await _executor(work, settings).run(unfinished, engine, endpoints, drive, take, tick)
             replayed, failed = await replay
+        except StoreError as error:
+            raise GenerateError(str(error)) from error
         finally:
             replay.cancel()
-    _write(outputs, results, replayed, failed)
+            telemetry.write(work / ".telemetry" / "generate", engine.counters, engine.telemetry.to_json())
+    _write(outputs, tasks, replayed, failed)
+    shutil.rmtree(leaves, ignore_errors=True)
+
+
+LEAVES = "leaves"
+
+
+def _file(folder: Path, index: int) -> Path:
+    return folder / f"{index:06d}.json"
+
+
+def _is_finished(path: Path) -> bool:
+    """Whether a run that was killed had this leaf behind it (the folder's name binds it to this plan). Rows
+    that the endpoint failed are tried again.
+    """
+    return path.is_file() and "request-failed" not in read_json(path)["numbers"]["rejected"]
+
+
+def _executor(work: Path, settings: GenerateSettings) -> Executor:
+    if settings.executor == "local":
+        return InProcess(leaf_rows)
+    from gpu_runner.ray_executor import RayExecutor, RayMissingError
+
+    try:
+        return RayExecutor(leaf_rows, work / STORE, settings.shards)
+    except RayMissingError as error:
+        raise GenerateError(str(error)) from error
+
+
+def leaf_rows(result: LeafResult) -> LeafRows:
+    """A leaf as it is written. Raises `ContractError` for a row that no later stage could read."""
+    for number, sample in enumerate(result.samples):
+        require("sample", sample, f"{result.task.leaf}, row {number + 1}")
+    return LeafRows(list(result.samples), [one.to_json() for one in result.rejected], yield_of(result))
 
 
 async def _replay(
@@ -189,26 +255,43 @@ async def _replay(
 
 
 def _write(
-    outputs: Path,
-    results: Sequence[LeafResult],
-    replayed: Sequence[Sample],
-    failed: Sequence[Rejection],
+    outputs: Path, tasks: Sequence[Task], replayed: Sequence[Sample], failed: Sequence[Rejection]
 ) -> None:
-    samples = [sample for result in results for sample in result.samples] + list(replayed)
-    rejections = [one for result in results for one in result.rejected] + list(failed)
-    for number, sample in enumerate(samples):
-        require("sample", sample, f"samples.jsonl:{number + 1}")
-    write_lines(outputs / "samples.jsonl", samples)
-    write_lines(outputs / "rejections.jsonl", (one.to_json() for one in rejections))
+    """The leaves' files as one, in the order of the plan; one leaf in memory at a time."""
+    for number, sample in enumerate(replayed):
+        require("sample", sample, f"replay, row {number + 1}")
+    counts = Counter(sample["dataset"] for sample in replayed)
+    numbers: list[dict[str, Any]] = []
+    barren: list[str] = []
+
+    def leaves() -> Iterator[dict[str, Any]]:
+        for index in range(len(tasks)):
+            yield read_json(_file(outputs / LEAVES, index))
+
+    def samples() -> Iterator[Any]:
+        for task, leaf in zip(tasks, leaves(), strict=True):
+            numbers.append(leaf["numbers"])
+            counts.update(sample["dataset"] for sample in leaf["samples"])
+            if task.rows and leaf["numbers"]["asked"] and not leaf["samples"]:
+                barren.append(task.leaf)
+            yield from leaf["samples"]
+        yield from replayed
+
+    def rejections() -> Iterator[Any]:
+        for leaf in leaves():
+            yield from leaf["rejections"]
+        yield from (one.to_json() for one in failed)
+
+    write_lines(outputs / "samples.jsonl", samples())
+    write_lines(outputs / "rejections.jsonl", rejections())
     write_json(
         outputs / "yield.json",
         {
-            "leaves": [yield_of(result) for result in results],
+            "leaves": numbers,
             "replay": {"rows": len(replayed), "failed": len(failed)},
-            "samples": dict(sorted(Counter(sample["dataset"] for sample in samples).items())),
+            "samples": dict(sorted(counts.items())),
         },
     )
-    barren = [one.task.leaf for one in results if one.task.rows and one.asked and not one.samples]
     if barren:
         raise GenerateError(
             f"No row at all for {', '.join(barren)}; {outputs / 'yield.json'} has the reasons."

@@ -59,16 +59,18 @@ async def run_flow(
             for unit in units(flow, task) if chosen is None else chosen:
                 group.create_task(run.unit(unit))
     except BaseExceptionGroup as errors:
-        raise _first(errors) from None
+        raise first_error(errors) from None
     made = sorted(run.made, key=lambda row: (row.order, row.output is None))
     rejected = sorted(run.rejected, key=lambda entry: entry[0])
     asked = sum(row.output is None for row in made) + len(rejected)
     return Outcome(tuple(made), tuple(entry[1] for entry in rejected), asked)
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one error to show: the endpoint's, if it is among them."""
-    flat = [_first(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions]
+    flat = [
+        first_error(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions
+    ]
     return next((error for error in flat if isinstance(error, EndpointError)), flat[0])
 
 

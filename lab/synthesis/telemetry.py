@@ -35,6 +35,10 @@ class Histogram:
     def to_json(self) -> dict[str, Any]:
         return {"count": sum(self.counts), "sum": round(self.total, 6), "buckets": self.counts}
 
+    def merge(self, value: Mapping[str, Any]) -> None:
+        self.counts = [mine + other for mine, other in zip(self.counts, value["buckets"], strict=True)]
+        self.total += value["sum"]
+
 
 @dataclass
 class Counters:
@@ -86,6 +90,16 @@ class Telemetry:
         if found is None:
             found = self.series[key] = Series()
         return found
+
+    def merge(self, series: Iterable[Mapping[str, Any]]) -> None:
+        """Add what another engine measured, as its `to_json` tells it."""
+        for value in series:
+            mine = self.of(value["gen_ai.request.model"], value["server.address"])
+            mine.seconds.merge(value["gen_ai.client.operation.duration"])
+            mine.prompt.merge(value["gen_ai.client.token.usage"]["input"])
+            mine.completion.merge(value["gen_ai.client.token.usage"]["output"])
+            for kind, count in value["error.type"].items():
+                mine.errors[kind] = mine.errors.get(kind, 0) + count
 
     def to_json(self) -> list[dict[str, Any]]:
         return [

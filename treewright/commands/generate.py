@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
     from gpu_runner.generate import Progress
 
 
+class Executor(StrEnum):
+    LOCAL = "local"
+    RAY = "ray"
+
+
 def register(app: typer.Typer) -> None:
     app.command("generate")(generate)
 
@@ -18,6 +24,10 @@ def register(app: typer.Typer) -> None:
 def generate(
     work: Annotated[Path, typer.Option(help="Work folder of the release, planned before.")] = Path("work"),
     in_flight: Annotated[int, typer.Option(min=1, max=4096, help="Requests under way per endpoint.")] = 8,
+    executor: Annotated[Executor, typer.Option(help="This process, or a Ray cluster (extra `scale`).")] = (
+        Executor.LOCAL
+    ),
+    shards: Annotated[int, typer.Option(min=0, help="Parts of the plan on Ray; 0: two a processor.")] = 0,
 ) -> None:
     """Generate the rows of the release in `work/plan`."""
     import os
@@ -27,7 +37,12 @@ def generate(
     from lab.contracts import read_json
     from lab.synthesis.endpoints import EndpointError
 
-    settings = GenerateSettings(in_flight=in_flight, rows_in_progress=4 * in_flight)
+    if shards and executor is Executor.LOCAL:
+        typer.echo("treewright generate: --shards is for --executor ray", err=True)
+        raise typer.Exit(2)
+    settings = GenerateSettings(
+        in_flight=in_flight, rows_in_progress=4 * in_flight, executor=executor.value, shards=shards
+    )
     try:
         with _shown() as show:
             manifest = run(work, os.environ, settings, show)
