@@ -71,6 +71,7 @@ reviews = sa.Table(
     sa.Column("diff", sa.JSON, nullable=True),
     sa.Column("config", sa.JSON, nullable=True),
     sa.Column("preview_state", sa.String(16), nullable=False, server_default="none"),
+    sa.Column("preview_job", sa.String(160), nullable=False, server_default=""),  # what made it
     sa.Column("preview", sa.JSON, nullable=True),
     sa.Column("preview_digest", sa.String(80), nullable=False, server_default=""),
     sa.Column("trouble", sa.Text, nullable=False, server_default=""),
