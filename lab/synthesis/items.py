@@ -40,7 +40,9 @@ class HeldOut:
 
     @property
     def id(self) -> str:
-        return digest([self.leaf, self.question, self.answer])
+        """Grounded skills may ask the same of several contexts and want the same answer."""
+        told = [self.leaf, self.question, self.answer]
+        return digest(told if self.context is None else [*told, self.context])
 
     def to_json(self) -> dict[str, Any]:
         return {"id": self.id, **asdict(self), "choices": list(self.choices)}
