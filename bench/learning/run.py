@@ -59,14 +59,14 @@ class Size:
     """What a cell trains on and how; everything here is part of the cell's key."""
 
     preset: str = "embedded-cpu"
-    rows_a_fact: int = 12
-    facts_epochs: int = 2
-    facts_rate: float = 2e-4
-    skill_rows: int = 100
-    skill_rate: float = 1e-4
+    rows_a_fact: int = 18
+    facts_epochs: int = 1
+    facts_rate: float = 1.5e-4
+    skill_rows: int = 60
+    skill_rate: float = 5e-5
     replay_share: float = 0.25
-    buffer_rows: int = 32
-    buffer_in_first: int = 0
+    buffer_rows: int = 24
+    buffer_in_first: int = 40
 
 
 @dataclass(frozen=True)
