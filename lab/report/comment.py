@@ -216,7 +216,7 @@ def _queue(view: PullRequestView) -> str:
     if view.turn is None:
         return ""
     ahead = count(view.turn.ahead, "job is", "jobs are")
-    place = f" {ahead} ahead of it." if view.turn.ahead else " It is the next one."
+    place = f" {ahead} ahead of it, as of this writing." if view.turn.ahead else " It is the next one."
     return place + _usual(view)
 
 
