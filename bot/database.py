@@ -9,7 +9,6 @@ behind.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -32,7 +31,8 @@ class Database:
         self.shared = self.engine.dialect.name == "postgresql"
         # On SQLite the threads of this process write in turn; Postgres sorts its writers itself.
         self._turns: AbstractContextManager[None] = nullcontext() if self.shared else Turns()
-        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._locks: dict[str, tuple[threading.Lock, int]] = {}
+        self._guard = threading.Lock()
         if self.shared:
             # A lock is a connection of its own, held as long as the lock; the pool is for short work.
             self._lock_engine = sa.create_engine(
@@ -96,7 +96,7 @@ class Database:
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
         """Wait for, and hold, the lock `key` among all threads and replicas. Not re-entrant."""
-        with self._locks[key]:
+        with self._thread_lock(key) as lock, lock:
             if not self.shared:
                 yield
                 return
@@ -107,19 +107,35 @@ class Database:
     @contextmanager
     def leading(self, key: str) -> Iterator[bool]:
         """Whether this replica holds `key` alone, without waiting: False when another one is at it."""
-        lock = self._locks[key]
-        if not lock.acquire(blocking=False):
-            yield False
-            return
-        try:
-            if not self.shared:
-                yield True
+        with self._thread_lock(key) as lock:
+            if not lock.acquire(blocking=False):
+                yield False
                 return
-            with self._lock_engine.connect() as connection:
-                asked = sa.select(sa.func.pg_try_advisory_lock(_number(key)))
-                yield bool(connection.execute(asked).scalar_one())
+            try:
+                if not self.shared:
+                    yield True
+                    return
+                with self._lock_engine.connect() as connection:
+                    asked = sa.select(sa.func.pg_try_advisory_lock(_number(key)))
+                    yield bool(connection.execute(asked).scalar_one())
+            finally:
+                lock.release()
+
+    @contextmanager
+    def _thread_lock(self, key: str) -> Iterator[threading.Lock]:
+        """This process's lock of a key; forgotten when nobody wants it."""
+        with self._guard:
+            lock, users = self._locks.get(key) or (threading.Lock(), 0)
+            self._locks[key] = (lock, users + 1)
+        try:
+            yield lock
         finally:
-            lock.release()
+            with self._guard:
+                users = self._locks[key][1]
+                if users == 1:
+                    del self._locks[key]
+                else:
+                    self._locks[key] = (lock, users - 1)
 
 
 class Locks:

@@ -263,9 +263,12 @@ class Repository:
     # --- comments
     # --------------------------------------------------------------------------------------------------
 
+    def comments(self, number: int) -> Iterator[Json]:
+        return self.pages(f"/issues/{number}/comments", {})
+
     def find_comment(self, number: int, marker: str) -> Json | None:
         """Our own comment that carries `marker`. The marker in anybody else's comment means nothing."""
-        for row in self.pages(f"/issues/{number}/comments", {}):
+        for row in self.comments(number):
             if marker in str(row["body"]) and row["user"]["login"] == self.app.settings.login:
                 return row
         return None

@@ -153,6 +153,7 @@ class Dispatcher:
                 jobs.enqueue(job, jobs.close_pull, pull.repo_id, pull.number, delivery)
                 return "queued", f"reviewed by {holder}"
         jobs.enqueue_review(pull, head, delivery, (pull.author, pull.author_id))
+        jobs.tell_place(pull, delivery)
         return "queued", "review"
 
 

@@ -135,10 +135,10 @@ class JobBook(Database):
             query = sa.select(t.claims.c.holder).where(t.claims.c.key == key[:300])
             return str(connection.execute(query).scalar_one())
 
-    def release_claim(self, key: str, holder: str) -> None:
-        c = t.claims.c
-        with self.write() as connection:
-            connection.execute(sa.delete(t.claims).where(c.key == key[:300], c.holder == holder))
+    def claimed(self, key: str) -> bool:
+        with self.engine.connect() as connection:
+            query = sa.select(t.claims.c.key).where(t.claims.c.key == key[:300])
+            return connection.execute(query).one_or_none() is not None
 
     def mark(self, name: str) -> int:
         with self.engine.connect() as connection:

@@ -32,7 +32,6 @@ WORK = "work"
 COMMANDS = "commands"
 _ALIVE = {"PENDING", "ENQUEUED", "DELAYED"}
 _A_MOMENT = 30.0
-_GONE_SECONDS = 60.0  # a replica says that it is alive several times in this
 _services: list[Services] = []
 
 
@@ -84,7 +83,7 @@ class Job:
 
     id: str
     queue: str
-    kind: Literal["review", "preview", "command", "button", "run", "closed", "merge", "sorry"]
+    kind: Literal["review", "preview", "command", "button", "run", "closed", "merge", "sorry", "place"]
     repo_id: int
     number: int
     head: str = ""
@@ -107,6 +106,14 @@ def enqueue_review(
     enqueue(place, review_pull, pull.repo_id, pull.number, head, job, *asked_by, what, size)
 
 
+def tell_place(pull: Pull, job: str) -> None:
+    """Have the comment say where this pull request stands in the queue, when every worker is busy."""
+    place = services().store.place(pull.repo_id, pull.number)
+    if place is not None and not place.running and place.ahead >= services().settings.workers:
+        told = Job(f"{job}-place", COMMANDS, "place", pull.repo_id, pull.number)
+        enqueue(told, show_place, pull.repo_id, pull.number, told.id)
+
+
 def end_lost_jobs() -> int:
     """Jobs that we noted and that the job library does not have, or has ended: a crash came between the two.
     What they were for is found again by the inbox or by reconcile. Returns how many.
@@ -122,12 +129,14 @@ def end_lost_jobs() -> int:
     return lost
 
 
-def take_over() -> list[str]:
-    """Put the jobs of replicas that are gone back into their queues. Returns the replicas."""
+def take_over(silence: float) -> list[str]:
+    """Put the jobs of replicas that were silent for so many seconds back into their queues; say that this
+    one is alive. Returns the replicas.
+    """
     store = services().store
     mine = services().settings.executor_id
     store.alive(mine)
-    gone = [one for one in store.gone_replicas(_GONE_SECONDS) if one != mine]
+    gone = [one for one in store.gone_replicas(silence) if one != mine]
     for replica in gone:
         # DBOS has this as a request to its admin server only; the method is the same, and it puts the jobs
         # into their queues again, so that the order within a pull request holds.
@@ -181,7 +190,9 @@ def _step(work: Callable[..., Any], name: str, *arguments: object) -> Any:
 
 def _on_behalf(job: str | None, step: str, work: Callable[..., Any], *arguments: object) -> Any:
     """Whatever the step decides and writes is entered in the audit log with whose wish it was."""
-    with audit.acting(**whose(services().store, job or ""), job=job, step=step):
+    store = services().store
+    # Two replicas may hold one job for a moment, when one of them was taken for gone and is only slow.
+    with store.locked(f"job:{job}"), audit.acting(**whose(store, job or ""), job=job, step=step):
         return work(*arguments)
 
 
@@ -313,6 +324,19 @@ def follow_release(key: str, run_id: int, job: str) -> str:
     return outcome
 
 
+@DBOS.workflow(name="place")
+def show_place(repo_id: int, number: int, job: str) -> str:
+    """The work on a pull request has to wait: the comment says behind how many others."""
+    _step(_begin, "begin", job)
+    try:
+        _step(_show_place, "place", repo_id, number)
+    except Exception as error:
+        _failed(job, error)
+        return "failed"
+    _step(_settle, "settle", job, "done", "")
+    return "shown"
+
+
 @DBOS.workflow(name="closed")
 def close_pull(repo_id: int, number: int, delivery: str) -> str:
     """A pull request was closed or merged: the comment says so."""
@@ -427,6 +451,12 @@ def _lost(delivery: str, reason: str) -> None:
 def _show(repo_id: int, number: int) -> None:
     # By what GitHub says now: a "closed" that comes late must not hide that it was opened again.
     publish.comment(services(), services().refresh(services().pull(repo_id, number)))
+
+
+def _show_place(repo_id: int, number: int) -> None:
+    place = services().store.place(repo_id, number)
+    if place is not None and not place.running:  # else the work itself has written since, or is about to
+        publish.comment(services(), services().pull(repo_id, number))
 
 
 def _failed(delivery: str, error: Exception) -> None:

@@ -9,12 +9,16 @@ started as a job, as if it had been delivered, counted, and logged.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime
 
 from bot import audit, jobs, release
-from bot.events import PullFacts
+from bot.commands import parse
+from bot.events import PullFacts, identity, read
 from bot.github import Json, Repository
 from bot.inbox import automatic
 from bot.jobs import COMMANDS, Job
@@ -25,7 +29,8 @@ from bot.sweep import sweep
 from lab.report.checks import LINT
 
 _A_DAY = 86_400.0
-_HEARTBEAT = 15.0
+_HEARTBEAT = 15.0  # seconds
+_SILENT_BEATS = 5  # a replica that missed so many is gone
 _TRIES = 5
 """How often one head is reviewed again by itself after a review that failed for good."""
 
@@ -57,8 +62,9 @@ class Reconciler:
                 due = time.monotonic() + self._seconds
                 self._look()
             # Between two looks a replica says that it lives, and takes over from those that do not.
-            self._safely(jobs.take_over)
-            self._due.wait(min(_HEARTBEAT, self._seconds or _HEARTBEAT))
+            beat = min(_HEARTBEAT, self._seconds or _HEARTBEAT)
+            self._safely(lambda: jobs.take_over(_SILENT_BEATS * beat))  # noqa: B023 - called at once
+            self._due.wait(beat)
 
     def _look(self) -> None:
         # One replica at a time; the others would only ask GitHub the same.
@@ -130,7 +136,10 @@ def _open_pull(services: Services, repository: Repository, facts: PullFacts) -> 
         return "pulls" if _review(services, known, facts, "unfinished") else ""
     if not _has_check(services, repository, facts.head):
         return "checks" if _review(services, known, facts, "check") else ""
-    if not _has_comment(repository, known):
+    comments = list(repository.comments(known.number))
+    if any(_unheard(services, known, repository, row) for row in comments):
+        return "commands"
+    if not _has_comment(services, known, comments):
         store.update_pull(known, comment_id=None, comment_digest="")
         return "comments" if _show(known, f"heal-comment-{known.key}-{time.time():.0f}") else ""
     return ""
@@ -162,9 +171,36 @@ def _has_check(services: Services, repository: Repository, head: str) -> bool:
     return any(row["status"] == "completed" for row in rows)
 
 
-def _has_comment(repository: Repository, pull: Pull) -> bool:
-    found = repository.find_comment(pull.number, MARKER)
-    return found is not None and int(found["id"]) == pull.comment_id
+def _has_comment(services: Services, pull: Pull, comments: list[Json]) -> bool:
+    mine = [row for row in comments if row["user"]["login"] == services.settings.login]
+    return any(MARKER in str(row["body"]) and int(row["id"]) == pull.comment_id for row in mine)
+
+
+def _unheard(services: Services, pull: Pull, repository: Repository, row: Json) -> bool:
+    """Put a command that no delivery brought into the inbox, as its delivery would have been. Only what is
+    newer than our knowledge of the pull request and than a day, and was never edited.
+    """
+    if row["created_at"] != row["updated_at"] or row["user"]["type"] != "User" or not parse(str(row["body"])):
+        return False
+    first = services.store.heads(pull.repo_id, pull.number)[0].since
+    yesterday = datetime.fromtimestamp(time.time() - _A_DAY, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if str(row["created_at"]) < max(first, yesterday):
+        return False
+    body = {
+        "action": "created",
+        "issue": {"number": pull.number, "pull_request": {}},
+        "comment": row,
+        "repository": {"id": pull.repo_id, "full_name": pull.repo},
+        "installation": {"id": repository.installation},
+        "sender": row["user"],
+    }
+    event = read("issue_comment", body)
+    known = identity(event) if event is not None else None
+    if known is None or services.store.claimed(known):
+        return False
+    raw = json.dumps(body).encode()
+    name = f"heal-command-{row['id']}"
+    return services.store.accept(name, "sha256:" + hashlib.sha256(raw).hexdigest(), "issue_comment", raw)
 
 
 def _show(pull: Pull, identifier: str) -> bool:

@@ -72,10 +72,11 @@ class Store(JobBook):
 
     def accept_all(self, arrivals: Sequence[Arrival]) -> list[bool]:
         """As `accept` for each, in one transaction."""
-        statement = self.insert(t.deliveries).on_conflict_do_nothing()
+        # What was inserted comes back: the number of rows is not told by every driver.
+        statement = self.insert(t.deliveries).on_conflict_do_nothing().returning(t.deliveries.c.id)
         with self.write() as connection:
             return [
-                bool(connection.execute(statement, {**asdict(one), "state": "new"}).rowcount)
+                connection.execute(statement, {**asdict(one), "state": "new"}).one_or_none() is not None
                 for one in arrivals
             ]
 

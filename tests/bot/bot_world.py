@@ -52,6 +52,8 @@ PERMISSIONS = {
 }
 Json = dict[str, Any]
 T = TypeVar("T")
+# One client for all: making one costs more time than most of the requests.
+HTTP = httpx.Client(timeout=30, trust_env=False)
 
 
 def until(look: Callable[[], T], what: str, seconds: float = 60.0) -> T:
@@ -127,12 +129,11 @@ class Person:
     token: str
 
     def api(self, verb: str, path: str, body: Json | None = None) -> Any:
-        answer = httpx.request(
+        answer = HTTP.request(
             verb,
             f"{self.world.forge.api}{path}",
             json=body,
             headers={"Authorization": f"Bearer {self.token}"},
-            timeout=30,
         )
         assert answer.status_code < 400, f"{verb} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
