@@ -21,6 +21,17 @@ def labels(change: Change) -> list[str]:
     return [row["name"] for row in change.pull()["labels"]]
 
 
+def notes(number: int) -> dict[str, str]:
+    """A leaf of which no answer of the models is stored yet."""
+    leaf = "compositional_skills/writing/thank_you_notes"
+    text = (MENDED / leaf / "qna.yaml").read_text()
+    assert text.count("Write a thank-you note") >= 5
+    return {
+        f"{leaf}/qna.yaml": text.replace("Write a thank-you note", f"Write thank-you note {number + 7}"),
+        f"{leaf}/attribution.txt": (MENDED / leaf / "attribution.txt").read_text(),
+    }
+
+
 def between(comment: str, start: str, end: str) -> str:
     return start + comment.partition(start)[2].partition(end)[0]
 
@@ -146,3 +157,26 @@ def test_settings_on_the_default_branch_hold_from_the_next_event_on(world: World
     mara.api("PUT", place, values)
     change.say(mara, "/lint")
     until(lambda: labels(change) == ["treewright: ready"], "a label")
+
+
+def test_while_others_are_worked_on_the_comment_says_how_many_are_ahead(world: World) -> None:
+    workers = services().settings.workers
+    busy = []
+    world.model.wait.clear()  # the previews hold every worker
+    try:
+        for number in range(workers):
+            other = world.repository().fork(world.person("newcomer"))
+            other.push(notes(number))
+            other.open()
+            busy.append(other)
+        for other in busy:
+            other.becomes("Previewing")
+        change = world.repository().fork(world.person("newcomer"))
+        change.push(MENDED)
+        change.open()
+        comment = change.becomes("Waiting for a turn")
+    finally:
+        world.model.wait.set()
+    assert f"{workers} jobs are ahead of it" in comment
+    assert "usually takes" in comment  # the stories above were measured
+    change.becomes("Ready for a maintainer")
