@@ -138,7 +138,9 @@ def _write(
         general = _side_file(tree, config.benchmark.general)
         prompts = _side_file(tree, config.generate.replay_prompts)
     parts = {leaf.path: split(leaf, config.generate.heldout_share, config.generate.seed) for leaf in leaves}
-    chunks = {path: [piece for text in texts for piece in cut(text, tokens)] for path, texts in documents.items()}
+    chunks = {
+        path: [piece for text in texts for piece in cut(text, tokens)] for path, texts in documents.items()
+    }
     entries = [
         _entry(
             leaf,

@@ -157,3 +157,49 @@ def test_the_command_reports_and_uses_its_exit_codes(
         CliRunner().invoke(app, ["plan", str(world.tree), "--work", str(tmp_path), "--head", "no"]).exit_code
         == 2
     )
+
+
+def test_other_words_of_the_prompts_make_a_leaf_changed_and_a_name_does_not(tmp_path: Path) -> None:
+    world = build(tmp_path / "world")
+    qna = world.tree / ISLAND / "qna.yaml"
+    said = qna.read_text("utf-8")
+    for old, new, rows in (
+        ("domain: ", "domain: Old ", "rows_changed"),
+        ("created_by: ", "created_by: x-", "rows_unchanged"),
+    ):
+        qna.write_text(said.replace(old, new, 1), "utf-8")
+        head = commit_all(world.tree, f"Other {old}")
+        work = tmp_path / rows
+        run(world.tree, work, PlanSettings(head, world.head), world.cache, world.env)
+        plan = read_json(work / "plan" / "plan.json", "plan")
+        (leaf,) = [one for one in plan["leaves"] if one["path"] == ISLAND]
+        assert leaf["rows"] == plan["config"]["generate"][rows], old
+        qna.write_text(said, "utf-8")
+        commit_all(world.tree, "As it was")
+
+
+def test_the_teachers_tokenizer_cuts_the_passages_and_makes_another_plan(
+    world: World, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from lab.taxonomy.tokenizer import VARIABLE, teacher_tokens
+
+    letters = {letter: index for index, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    teacher = Tokenizer(models.BPE(letters, []))  # a token for each byte: a passage has 250 of them
+    teacher.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    place = str(tmp_path / "tokenizer.json")
+    teacher.save(place)
+    by_words = planned(world, tmp_path, world.base)
+    words = (by_words / "chunks.jsonl").read_bytes()
+    settings = PlanSettings(world.head, world.base, (2,))
+    env = {**world.env, VARIABLE: place}
+    again = run(world.tree, tmp_path, settings, world.cache, env)
+    assert not again.reused
+    rows = list(read_lines(by_words / "chunks.jsonl"))
+    count = teacher_tokens(env).count
+    assert max(count(row["text"]) for row in rows) <= 250
+    assert (by_words / "chunks.jsonl").read_bytes() != words
+    assert run(world.tree, tmp_path, settings, world.cache, env).reused
+    with pytest.raises(PlanError, match="tokenizer"):
+        run(world.tree, tmp_path, settings, world.cache, {**world.env, VARIABLE: "/nowhere/tokenizer.json"})
