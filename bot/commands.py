@@ -29,8 +29,8 @@ _LONGEST_COMMENT = 65_536
 
 @dataclass(frozen=True)
 class Spec:
-    """One command: `argument` is its name in the usage, `pattern` what it may be; an argument is never
-    required.
+    """One command: `argument` is its name in the usage, `pattern` what it may be. An alias is another word
+    for it, and may bring the argument with it (`unhold off`).
     """
 
     name: str
@@ -39,6 +39,7 @@ class Spec:
     argument: str = ""
     pattern: str = ""
     required: bool = False
+    aliases: tuple[str, ...] = ()
 
     @property
     def usage(self) -> str:
@@ -46,18 +47,28 @@ class Spec:
             return f"/{self.name}"
         return f"/{self.name} {self.argument}" if self.required else f"/{self.name} [{self.argument}]"
 
+    @property
+    def explained(self) -> str:
+        """What it does, and the other words for it."""
+        said = [self.what]
+        for alias in self.aliases:
+            word, _, argument = alias.partition(" ")
+            said.append(f"`/{word}` is `/{self.name} {argument}`." if argument else f"Also `/{word}`.")
+        return " ".join(said)
+
 
 SPECS = (
     Spec("help", "anyone", "Shows this list."),
     Spec("status", "anyone", "Says where this pull request stands and what happens next."),
     Spec("explain", "anyone", "Explains a rule of the validator.", "RULE", r"[A-Za-z0-9][\w./-]{0,63}", True),
-    Spec("lint", "author", "Checks the newest commit again."),
+    Spec("lint", "author", "Checks the newest commit again.", aliases=("check",)),
     Spec(
         "preview",
         "author",
         "Lets the teacher write n samples for each leaf, and shows how they were graded.",
         "n",
         r"[1-9]\d{0,2}",
+        aliases=("try",),
     ),
     Spec(
         "generate",
@@ -70,12 +81,29 @@ SPECS = (
         "Merges exactly the commit that was previewed, and starts the release.",
         "sha",
         r"[0-9A-Fa-f]{1,64}",
+        aliases=("merge",),
     ),
-    Spec("hold", "maintainer", "Nothing is previewed or merged until `/hold off`.", "off", r"(?i:off)"),
-    Spec("retry", "author", "Tries again what failed: the check, the preview or the release."),
-    Spec("cancel", "author", "Stops the preview that is running."),
+    Spec(
+        "hold",
+        "maintainer",
+        "Nothing is previewed or merged until `/hold off`.",
+        "off",
+        r"(?i:off)",
+        aliases=("pause", "unhold off"),
+    ),
+    Spec(
+        "retry",
+        "author",
+        "Tries again what failed: the check, the preview or the release.",
+        aliases=("rerun",),
+    ),
+    Spec("cancel", "author", "Stops the preview that is running.", aliases=("stop",)),
 )
 TABLE = {spec.name: spec for spec in SPECS}
+# Another word for a command -> the command, and the argument that the word brings with it.
+ALIASES = {
+    alias.partition(" ")[0]: (spec, alias.partition(" ")[2]) for spec in SPECS for alias in spec.aliases
+}
 
 
 @dataclass(frozen=True)
@@ -130,14 +158,17 @@ def _parse_line(line: str) -> Said | None:
         return None
     word, argument = match.group(1).lower(), match.group(2)
     spec = TABLE.get(word)
+    if spec is None and word in ALIASES:
+        spec, brought = ALIASES[word]
+        argument = argument or brought or None
     if spec is None:
-        close = difflib.get_close_matches(word, TABLE, n=1, cutoff=0.6)
+        close = difflib.get_close_matches(word, [*TABLE, *ALIASES], n=1, cutoff=0.6)
         return Unknown(word, close[0] if close else None)
     if argument is None:
-        return Misused(word, None) if spec.required else Command(word)
+        return Misused(spec.name, None) if spec.required else Command(spec.name)
     if not spec.pattern or not re.fullmatch(spec.pattern, argument):
-        return Misused(word, argument)
-    return Command(word, argument)
+        return Misused(spec.name, argument)
+    return Command(spec.name, argument)
 
 
 def parse(comment: str) -> list[Said]:

@@ -24,7 +24,7 @@ def reply(comment_id: int, comment_url: str, login: str, parts: Sequence[str]) -
 
 def help_rows() -> list[tuple[str, str, str]]:
     """Usage, who may, what it does: for the comment, for `/help` and for the documentation."""
-    return [(spec.usage, WHO[spec.who], spec.what) for spec in SPECS]
+    return [(spec.usage, WHO[spec.who], spec.explained) for spec in SPECS]
 
 
 def help_text() -> str:

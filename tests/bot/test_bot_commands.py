@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.commands import MOST_COMMANDS, SPECS, TABLE, Command, Misused, Unknown, parse
+from bot.commands import ALIASES, MOST_COMMANDS, SPECS, TABLE, Command, Misused, Unknown, parse
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -29,6 +29,12 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
         ("/help me", [Misused("help", "me")]),
         ("/aprove", [Unknown("aprove", "approve")]),
         ("/xyzzy", [Unknown("xyzzy", None)]),
+        ("/check", [Command("lint")]),
+        ("/merge " + SHA, [Command("approve", SHA)]),
+        ("/pause", [Command("hold")]),
+        ("/unhold", [Command("hold", "off")]),
+        ("/stop it", [Misused("cancel", "it")]),
+        ("/unholt", [Unknown("unholt", "unhold")]),
     ],
 )
 def test_a_line_of_its_own_is_a_command(comment: str, said: list[object]) -> None:
@@ -93,6 +99,15 @@ def test_only_arguments_of_the_table_pass(spec: object, argument: str) -> None:
     for one in parse(f"/{spec.name} {argument}"):
         if isinstance(one, Command) and one.argument is not None:
             assert spec.pattern
+
+
+def test_every_word_for_a_command_is_its_own_and_is_in_the_help() -> None:
+    from bot.replies import help_text
+
+    words = [*TABLE, *ALIASES]
+    assert len(words) == len(set(words))
+    for word in words:
+        assert f"`/{word}" in help_text()
 
 
 def test_nobody_can_start_a_storm_with_one_comment() -> None:

@@ -62,9 +62,7 @@ def test_killed_at_every_durable_step_of_approval_merge_and_dispatch(
         approve(world, story)
         deaths = keeper.deaths
     steps = diary.read_text().splitlines()
-    assert {"acknowledge: recorded", "command 0: recorded", "finish: recorded", "follow: recorded"} <= set(
-        steps
-    )
+    assert {"acknowledge: recorded", "command 0: recorded", "finish: recorded"} <= set(steps)
     assert deaths == len(steps) > 20
     assert effects(story) == story.expected
 
