@@ -139,6 +139,18 @@ class SynthesisSettings:
 
 
 @dataclass(frozen=True)
+class MixingSettings:
+    """What one leaf and one source may give to a tuning phase at most; 0 is without limit. Sources are data
+    sets (`knowledge_short`, `knowledge_long`, `foundational`, `skill`, `replay`) and `seed`.
+    """
+
+    leaf_rows: int = 0
+    leaf_tokens: int = 0
+    source_rows: Mapping[str, int] = field(default_factory=dict)
+    source_tokens: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TuneSettings:
     """A named preset of the tuning loop, and single settings that differ from it."""
 
@@ -217,6 +229,7 @@ class RepositoryConfig:
     preview: PreviewSettings = PreviewSettings()
     generate: GenerateSettings = GenerateSettings()
     synthesis: SynthesisSettings = SynthesisSettings()
+    mixing: MixingSettings = MixingSettings()
     tune: TuneSettings = TuneSettings()
     benchmark: BenchmarkSettings = BenchmarkSettings()
     gate: GatePolicy = GatePolicy()

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from gpu_runner.stage import SCRATCH, Manifest, execute
 from gpu_runner.student import resolve_student
 from gpu_runner.tune.phases import preset
 from lab.contracts import digest, read_json, read_lines, write_json, write_lines
-from lab.synthesis.mixing import mix
+from lab.synthesis.mixing import Limits, mix
 
 DEFAULT_PRESET = "embedded-cpu"
 JOB = "job.json"
@@ -45,16 +45,30 @@ class TuneSettings:
     seed: int = 0
     precision: str = "bf16"
     ranks: int = 1
+    limits: Limits = field(default_factory=Limits)
 
 
 def settings_from_plan(work: Path, student: str, **given: Any) -> TuneSettings:
     """The plan's `config.tune`, with what was `given` on the command line (not None) before it."""
     path = work / "plan" / "plan.json"
-    config = read_json(path).get("config", {}).get("tune", {}) if path.is_file() else {}
+    whole = read_json(path).get("config", {}) if path.is_file() else {}
+    config = whole.get("tune", {})
     chosen = {key: value for key, value in given.items() if value is not None}
     overrides = {**(config.get("overrides") or {}), **chosen.pop("overrides", {})}
     name = chosen.pop("preset", None) or config.get("preset") or DEFAULT_PRESET
-    return TuneSettings(student, preset=name, overrides=overrides, **chosen)
+    return TuneSettings(
+        student, preset=name, overrides=overrides, limits=_limits(whole.get("mixing", {})), **chosen
+    )
+
+
+def _limits(config: Mapping[str, Any]) -> Limits:
+    """The configuration's `mixing`, where 0 is without limit."""
+    return Limits(
+        config.get("leaf_rows") or None,
+        config.get("leaf_tokens") or None,
+        dict(config.get("source_rows", {})),
+        dict(config.get("source_tokens", {})),
+    )
 
 
 def run(
@@ -74,7 +88,8 @@ def run(
 
     def body(partial: Path) -> None:
         training = partial / "training"
-        mixed = mix(read_lines(samples, "sample"), [phase.budget for phase in chosen.phases], settings.seed)
+        budgets = [phase.budget for phase in chosen.phases]
+        mixed = mix(read_lines(samples, "sample"), budgets, settings.seed, settings.limits)
         for phase in mixed:
             write_lines(training / f"phase_{phase.number}.jsonl", phase.rows)
         if not any(phase.worth_training for phase in mixed):
@@ -90,6 +105,7 @@ def run(
                 {
                     "counts": dict(phase.counts),
                     "by_leaf": dict(phase.by_leaf),
+                    "by_source": dict(phase.by_source),
                     "notes": list(phase.notes),
                     "worth_training": phase.worth_training,
                     "digest": digest(list(phase.rows)),
@@ -113,6 +129,7 @@ def run(
         {
             "preset": chosen.to_json(),
             "seed": settings.seed,
+            "limits": asdict(settings.limits),
             "precision": settings.precision,
             "ranks": settings.ranks,
             "device": device,

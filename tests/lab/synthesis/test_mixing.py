@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.contracts import problems, write_lines
-from lab.synthesis.mixing import Budget, MixError, mix
+from lab.synthesis.mixing import Budget, Limits, MixError, estimated_tokens, mix
 
 
 def sample(number: int, dataset: str = "knowledge_short", leaf: str = "knowledge/a") -> dict[str, Any]:
@@ -131,3 +131,55 @@ def test_no_budget_is_exceeded_and_no_row_is_twice_in_a_phase(
         assert phase.counts["new"] == min(limit, sum(counts))
         ids = [row["id"] for row in phase.rows]
         assert len(ids) == len(set(ids)) == sum(phase.by_leaf.values())
+
+
+def test_a_leafs_budget_of_rows_holds_over_new_replayed_and_buffer_rows_and_is_reported() -> None:
+    samples = [sample(n, leaf="knowledge/large") for n in range(20)]
+    samples += [sample(n, leaf="knowledge/small") for n in range(3)]
+    samples += [sample(n, "skill", "knowledge/large") for n in range(10)]
+    budgets = [SHORT, Budget(datasets=("skill",), replay_share=1.0)]
+    for phase in mix(samples, budgets, seed=0, limits=Limits(leaf_rows=5)):
+        assert phase.by_leaf["knowledge/large"] == 5
+        assert any(note.startswith("budget of leaf knowledge/large: ") for note in phase.notes)
+    first = mix(samples, [SHORT], seed=0, limits=Limits(leaf_rows=5))[0]
+    assert first.by_leaf == {"knowledge/large": 5, "knowledge/small": 3}
+    assert first.notes == ("budget of leaf knowledge/large: 15 rows left out",)
+
+
+def test_a_sources_budget_makes_room_for_the_other_sources() -> None:
+    samples = [sample(n, "knowledge_long") for n in range(30)] + [sample(n, "skill") for n in range(30)]
+    budget = Budget(datasets=("knowledge_long", "skill"), max_rows=20)
+    (phase,) = mix(samples, [budget], seed=1, limits=Limits(source_rows={"knowledge_long": 4}))
+    assert phase.by_source == {"knowledge_long": 4, "skill": 16}
+
+
+def test_rows_that_people_wrote_are_a_source_of_their_own() -> None:
+    samples = [sample(n) for n in range(6)]
+    for one in samples[:4]:
+        one["lineage"]["flow"] = "seed"
+    (phase,) = mix(samples, [SHORT], seed=1, limits=Limits(source_rows={"seed": 1}))
+    assert phase.by_source == {"knowledge_short": 3, "seed": 1}
+
+
+def test_budgets_in_tokens_count_the_messages_and_are_never_exceeded() -> None:
+    samples = [sample(n, leaf=f"knowledge/{n % 2}") for n in range(20)]
+    size = estimated_tokens(samples[0])
+    limits = Limits(leaf_tokens=3 * size, source_tokens={"knowledge_short": 5 * size})
+    (phase,) = mix(samples, [SHORT], seed=2, limits=limits, tokens=lambda _: size)
+    assert len(phase.rows) == 5
+    assert max(phase.by_leaf.values()) == 3
+    with pytest.raises(ValueError, match="0 or more"):
+        Limits(leaf_tokens=-1)
+
+
+def test_the_three_phases_of_the_paper_teach_what_they_should_and_replay_all_that_came_before() -> None:
+    from gpu_runner.tune.phases import preset
+
+    kinds = ("knowledge_short", "knowledge_long", "foundational", "skill")
+    samples = [sample(n, kind, f"leaf/{kind}") for kind in kinds for n in range(6)]
+    budgets = [phase.budget for phase in preset("lab-merlinite-7b").phases]
+    first, second, third = mix(samples, budgets, seed=0)
+    assert first.by_source == {"knowledge_short": 6}
+    assert second.by_source == {"knowledge_short": 6, "knowledge_long": 6, "foundational": 6}
+    assert third.by_source == dict.fromkeys(sorted(kinds), 6)
+    assert third.counts == {"new": 6, "phase_replay": 18, "buffer": 0, "duplicates": 0}
