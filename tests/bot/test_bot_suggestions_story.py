@@ -123,3 +123,38 @@ def test_many_mistakes_are_a_few_comments_and_hostile_ones_stay_in_their_fence(w
     assert long["start_line"] < long["line"]
     assert taken(spaced + evil, long) != spaced + evil
     assert "@mara" not in re.sub(r"(`{3,})suggestion\n.*\n\1", "", offered[0]["body"], flags=re.DOTALL)
+
+
+def test_a_review_whose_answer_was_lost_is_not_written_twice(world: World) -> None:
+    repository = world.repository()
+    lost = {"method": "POST", "path_prefix": f"/repos/{repository.name}/pulls/1/reviews", "when": "after"}
+    world.admin("POST", "/faults", {"fail_requests": [{**lost, "times": 1, "status": 502}]})
+    change = repository.fork(world.person("newcomer"))
+    change.push({QNA: BROKEN, f"{LEAF}/attribution.txt": ATTRIBUTION})
+    change.open()
+    until(lambda: len(remarks(change)) == 2, "two suggestions")
+    said = change.say(world.person("mara"), "/status")  # answered after the repeated step
+    assert change.answered(said) == "+1"
+    reviews = change.author.api("GET", f"{change.path}/pulls/{change.number}/reviews")
+    assert len(reviews) == 1
+    assert len(remarks(change)) == 2
+
+
+def test_a_refusal_of_one_file_leaves_the_suggestions_of_the_others(world: World) -> None:
+    repository = world.repository()
+    where = f"/repos/{repository.name}/pulls/1/reviews"
+    # As GitHub does for a file whose diff it does not show: the whole review, then the first file alone.
+    refused = {"method": "POST", "path_prefix": where, "status": 422, "times": 2}
+    world.admin("POST", "/faults", {"fail_requests": [refused]})
+    change = repository.fork(world.person("newcomer"))
+    other = "compositional_skills/writing/other_notes"
+    head = change.push({
+        QNA: BROKEN, f"{LEAF}/attribution.txt": ATTRIBUTION,
+        f"{other}/qna.yaml": BROKEN.replace("note", "letter"), f"{other}/attribution.txt": ATTRIBUTION,
+    })  # fmt: skip
+    change.open()
+    until(lambda: remarks(change), "the suggestions of one file")
+    assert len({row["path"] for row in remarks(change)}) == 1
+    assert change.check(head)["conclusion"] == "failure"
+    change.say(world.person("mara"), "/lint")
+    until(lambda: len({row["path"] for row in remarks(change)}) == 2, "those of the other at the next look")
