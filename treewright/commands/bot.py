@@ -3,10 +3,15 @@ without any network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from bot.settings import Settings as BotSettings
+    from bot.simulate import Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -14,6 +19,7 @@ def register(app: typer.Typer) -> None:
     group.command("setup")(setup)
     group.command("run")(run)
     group.command("replay")(replay)
+    group.command("simulate")(simulate)
     app.add_typer(group, name="bot")
 
 
@@ -95,22 +101,31 @@ def run(
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A webhook's JSON body.")],
-    event: Annotated[str, typer.Option(help="The X-GitHub-Event header of that delivery.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A delivery, or a webhook's body.")
+    ],
+    event: Annotated[
+        str, typer.Option(help="The X-GitHub-Event header, when the file does not say it.")
+    ] = "",
+    simulated: Annotated[
+        bool, typer.Option("--simulate", help="Play it against GitHub, reading only; needs the settings.")
+    ] = False,
+    settings: Settings = None,
 ) -> None:
-    """Say what the bot would read in a delivery: the event, and the commands in it. Nothing is sent."""
+    """Say what the bot reads in a delivery: the event, and the commands in it. Nothing is sent."""
     import json
     from dataclasses import asdict
 
     from bot.commands import parse
     from bot.events import CommentEvent, read
+    from bot.simulate import SimulationError, read_delivery
 
     try:
-        body = json.loads(file.read_bytes())
-    except ValueError as error:
-        typer.echo(f"{file}: not JSON: {error}", err=True)
+        delivery = read_delivery(file.read_bytes(), event)
+    except SimulationError as error:
+        typer.echo(f"{file}: {error}", err=True)
         raise typer.Exit(2) from None
-    found = read(event, body) if isinstance(body, dict) else None
+    found = read(delivery.event, delivery.payload)
     if found is None:
         typer.echo("nothing for the bot")
         raise typer.Exit
@@ -118,3 +133,51 @@ def replay(
     if isinstance(found, CommentEvent):
         for said in parse(found.body):
             typer.echo(f"{type(said).__name__}: {asdict(said)}")
+    if simulated:
+        from bot.simulate import simulate
+
+        _show(lambda loaded: simulate(loaded, delivery), settings, bodies=False)
+
+
+def simulate(
+    pull: Annotated[str, typer.Argument(metavar="OWNER/NAME#NUMBER", help="A pull request.")],
+    say: Annotated[str, typer.Option(help="A comment, such as /approve; none: it is opened again.")] = "",
+    login: Annotated[str, typer.Option("--as", help="Who comments.")] = "",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start from no memory at all.")] = False,
+    bodies: Annotated[bool, typer.Option("--bodies", help="Show comments and summaries whole.")] = False,
+    settings: Settings = None,
+) -> None:
+    """Say what the bot would do on a pull request. It reads GitHub and asks the models; it writes nothing."""
+    import re
+
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)#(\d+)", pull)
+    if match is None or bool(say) != bool(login) or not re.fullmatch(r"[\w.-]*(\[bot\])?", login):
+        typer.echo("Wanted: OWNER/NAME#NUMBER, and --say together with --as LOGIN.", err=True)
+        raise typer.Exit(2)
+
+    def play(loaded: BotSettings) -> Outcome:
+        from bot.simulate import ReadOnlyApp, of_pull
+        from bot.simulate import simulate as run_it
+
+        delivery = of_pull(ReadOnlyApp(loaded), match[1], int(match[2]), say, login)
+        return run_it(loaded, delivery, remember=not fresh)
+
+    _show(play, settings, bodies)
+
+
+def _show(play: Callable[[BotSettings], Outcome], settings: Path | None, bodies: bool) -> None:
+    from bot.settings import SettingsError, load
+    from bot.simulate import SimulationError, told
+
+    try:
+        outcome = play(load(settings))
+    except (SettingsError, SimulationError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"the delivery ended as {outcome.state}{f': {outcome.detail}' if outcome.detail else ''}")
+    typer.echo(f"{len(outcome.writes)} write(s) would have gone to GitHub; none did:")
+    for line, write in zip(told(outcome.writes), outcome.writes, strict=True):
+        typer.echo(f"  {line}")
+        text = write.body.get("body") or (write.body.get("output") or {}).get("summary")
+        if bodies and text:
+            typer.echo("".join(f"    | {row}\n" for row in str(text).splitlines()), nl=False)
