@@ -1,6 +1,6 @@
 """Learning, measured: 20 new facts, before and after tuning, with replay and without, over several seeds.
 
-    .venv/bin/python bench/learning/run.py                 # 3 seeds x 2 variants, about an hour on 2 cores
+    .venv/bin/python bench/learning/run.py                 # 3 seeds x 4 variants, about an hour on 2 cores
     .venv/bin/python bench/learning/run.py --quick         # one short cell, some minutes: does it all run?
     .venv/bin/python bench/learning/run.py --table         # print the tables of results.json again
 
@@ -49,7 +49,14 @@ from gpu_runner.tune import tune as tuning  # noqa: E402
 from lab.config import load_config  # noqa: E402
 from lab.contracts import digest, read_json, read_lines, write_json, write_lines  # noqa: E402
 
-VARIANTS = ("with replay", "without replay")
+# Whether anything is replayed, and how much the later phase teaches: the long one as hard as the facts were.
+LONG = {"skill_rows": 160, "skill_rate": 1.5e-4}
+VARIANTS: dict[str, tuple[bool, dict[str, Any]]] = {
+    "with replay": (True, {}),
+    "without replay": (False, {}),
+    "long later phase, with replay": (True, LONG),
+    "long later phase, without replay": (False, LONG),
+}
 RESULTS = HERE / "results.json"
 EXAMPLE = ROOT / "examples" / "taxonomy"
 
@@ -107,15 +114,17 @@ def measure_all(given: argparse.Namespace, results: dict[str, Any]) -> None:
     size = replace(Size(), **json.loads(given.settings))
     if given.quick:
         size = replace(size, rows_a_fact=2, facts_epochs=1, skill_rows=8, buffer_rows=8)
-    for seed in range(given.seeds):
-        for variant in given.variants:
-            key = digest([asdict(size), variant, seed, questions.digest(), replay, facts_digest()])
+    for variant in given.variants:
+        replays, other = VARIANTS[variant]
+        for seed in range(given.seeds):
+            sized = replace(size, **({} if given.quick else other))
+            key = digest([asdict(sized), replays, seed, questions.digest(), replay, facts_digest()])
             name = f"{variant}, seed {seed}"
             if results["cells"].get(name, {}).get("key") == key:
                 print(f"{name}: finished before", flush=True)
                 continue
             print(f"{name}: starts {datetime.now(UTC):%H:%M:%S}", flush=True)
-            made = cell(size, variant, seed, student, questions, replay, before, given.work / key[7:15])
+            made = cell(sized, replays, seed, student, questions, replay, before, given.work / key[7:15])
             results["cells"][name] = {"key": key, "variant": variant, "seed": seed, **made}
             write_json(given.out, results)
             print(f"{name}: {summary(made)}", flush=True)
@@ -177,7 +186,7 @@ def ask(folder: Path, questions: Questions, scratch: Path) -> dict[str, Any]:
 
 def cell(
     size: Size,
-    variant: str,
+    replays: bool,
     seed: int,
     student: Path,
     questions: Questions,
@@ -188,7 +197,7 @@ def cell(
     """Tune once and ask everything; the model is thrown away."""
     samples = material.training_samples(material.facts(), replay, seed, size.rows_a_fact)
     write_lines(work / "generate" / "samples.jsonl", samples)
-    settings = tuning.TuneSettings(str(student), preset=register(size, variant == VARIANTS[0]), seed=seed)
+    settings = tuning.TuneSettings(str(student), preset=register(size, replays), seed=seed)
     wall, cpu = time.monotonic(), cpu_seconds()
     tuning.run(work, work / "tune", settings, say=lambda line: print(f"  {line}", flush=True))
     wall, cpu = time.monotonic() - wall, cpu_seconds() - cpu
@@ -278,37 +287,44 @@ def summary(made: Mapping[str, Any]) -> str:
 
 def table(results: Mapping[str, Any]) -> str:
     """Markdown: mean and range over the seeds for each variant, then every cell."""
-    cells = list(results["cells"].values())
+    cells = results["cells"]
+    if not cells:
+        return "no cell is finished"
     names = {
-        "recall": "held-out recall, written answer",
-        "choice": "held-out choice of four",
+        "recall": "held-out recall",
+        "choice": "choice of four",
         "general": "general questions",
-        "skill": "the later phase's skill, held-out",
+        "skill": "later phase's skill",
     }
-    shown = [variant for variant in VARIANTS if any(cell["variant"] == variant for cell in cells)]
-    lines = ["| | items | before | " + " | ".join(f"after, {variant}" for variant in shown) + " |"]
-    lines.append("|---" * (3 + len(shown)) + "|")
-    for name, title in names.items():
-        columns = []
-        for variant in shown:
-            values = [cell[name]["candidate"] for cell in cells if cell["variant"] == variant]
-            columns.append(f"{statistics.mean(values):.1%} ({min(values):.1%} to {max(values):.1%})")
-        one = cells[0][name]
-        lines.append(f"| {title} | {one['items']} | {one['base']:.1%} | {' | '.join(columns)} |")
+    one = next(iter(cells.values()))
+    lines = ["| | seeds | " + " | ".join(names.values()) + " | lowest bound, margin held |", "|---" * 7 + "|"]
+    before = " | ".join(f"{one[name]['base']:.1%} of {one[name]['items']}" for name in names)
+    lines.append(f"| before tuning | | {before} | |")
+    for variant in VARIANTS:
+        mine = [cell for cell in cells.values() if cell["variant"] == variant]
+        if mine:
+            columns = " | ".join(_spread([cell[name]["candidate"] for cell in mine]) for name in names)
+            low, held = min(c["kept"]["low"] for c in mine), sum(c["kept"]["proven"] for c in mine)
+            lines.append(f"| {variant} | {len(mine)} | {columns} | {low:+.1%}, {held} of {len(mine)} |")
     lines += [
         "",
-        "| cell | recall | choice | general | lowest difference | margin held | tuned in |",
+        "| cell | recall | choice | general | lower bound | margin held | tuned in |",
         "|---" * 7 + "|",
     ]
-    for title, cell in results["cells"].items():
+    for title, cell in sorted(cells.items()):
         kept, tuned = cell["kept"], cell["tuning"]
-        held = "yes" if kept["proven"] else "no"
+        held_text = "yes" if kept["proven"] else "no"
         lines.append(
             f"| {title} | {cell['recall']['candidate']:.1%} | {cell['choice']['candidate']:.1%} "
-            f"| {cell['general']['candidate']:.1%} | {kept['low']:+.1%} | {held} "
+            f"| {cell['general']['candidate']:.1%} | {kept['low']:+.1%} | {held_text} "
             f"| {tuned['wall_seconds']:.0f} s, {tuned['cpu_seconds']:.0f} CPU-s |"
         )
     return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.1%}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.1%} to {max(values):.1%})"
 
 
 def _arguments() -> argparse.Namespace:
