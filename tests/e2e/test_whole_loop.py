@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gpu_runner.embedded import cache_folder
 from lab.contracts import file_digest, problems
 from sandbox.play import Play
 from sandbox.stage_hands import DATASET, MODEL, House, Options
@@ -38,7 +39,13 @@ MISTAKES = {
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, dict[str, Any], Wire]]:
     """The story's facts, and the house still open. Every exchange with the forge's API is kept."""
     wire = Wire()
-    options = Options(tmp_path_factory.mktemp("loop") / "house", scale="small")
+    folder = tmp_path_factory.mktemp("loop")
+    options = Options(folder / "house", scale="small")
+    # The converted small model is the other tests' too: it is made once for all.
+    models = cache_folder() / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    options.cache.mkdir()
+    (options.cache / "models").symlink_to(models)
     # The stages are what the whole run waits for: they may use every core (see tests/conftest.py).
     with pytest.MonkeyPatch.context() as patch, House(options, wrap_forge=wire.tap) as house:
         patch.delenv("OMP_NUM_THREADS", raising=False)
