@@ -38,6 +38,7 @@ class Collected:
     rejected: Mapping[str, int]
     datasets: Mapping[str, int]
     reasons: Mapping[str, int]
+    yields: Mapping[str, Mapping[str, Any]]
     flows: tuple[tuple[str, str], ...]
     examples: tuple[Example, ...]
     sources: tuple[Source, ...]
@@ -76,6 +77,7 @@ def collect(work: Path) -> Collected:
         rejected=dict(rejected),
         datasets=dict(datasets),
         reasons=dict(reasons),
+        yields={row["leaf"]: row for row in read_json(work / "generate" / "yield.json", "yield")["leaves"]},
         flows=tuple(sorted(flows)),
         examples=_examples(work, plan),
         sources=_sources(work, plan),
@@ -143,6 +145,7 @@ def release_facts(collected: Collected, tag: str, repository: str, server: str) 
     leaves = []
     for leaf in plan["leaves"]:
         score = leaf_score(found, leaf["path"])
+        made = collected.yields.get(leaf["path"], {})
         leaves.append(
             LeafFacts(
                 path=leaf["path"],
@@ -155,6 +158,10 @@ def release_facts(collected: Collected, tag: str, repository: str, server: str) 
                 heldout=leaf["heldout"],
                 base=score.base if score else None,
                 candidate=score.candidate if score else None,
+                wanted=made.get("wanted", 0),
+                delivered=made.get("delivered", 0),
+                rejected_by_reason=made.get("rejected", {}),
+                why=made.get("why") or "",
             )
         )
     versions: dict[str, str] = {}

@@ -9,9 +9,10 @@ be so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lab.report.markdown import code, code_block, fold, link, table, text
+from lab.synthesis.yields import told
 
 PAPER = "https://arxiv.org/abs/2403.01081"
 METRICS = {
@@ -85,6 +86,10 @@ class LeafFacts:
     heldout: int
     base: float | None
     candidate: float | None
+    wanted: int = 0
+    delivered: int = 0
+    rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -316,6 +321,25 @@ def _sources(facts: ReleaseFacts) -> str:
     return "\n\n".join(blocks)
 
 
+def _yields(facts: ReleaseFacts) -> str:
+    """By leaf: what was asked for, what came, and why the rest did not. Seeds and replay are not counted."""
+    known = [leaf for leaf in facts.leaves if leaf.wanted]
+    rows = [
+        [
+            code(leaf.path, 160),
+            str(leaf.wanted),
+            str(leaf.delivered),
+            text(told(leaf.rejected_by_reason), 400),
+        ]
+        for leaf in known
+    ]
+    short = "\n".join(f"- {code(leaf.path, 160)}: {text(leaf.why, 400)}" for leaf in known if leaf.why)
+    if not rows:
+        return ""
+    shown = table(["leaf", "asked for", "delivered", "rejected, by reason"], rows)
+    return f"{shown}\n\nFewer rows than were asked for:\n\n{short}" if short else shown
+
+
 def dataset_card(facts: ReleaseFacts) -> str:
     """The data set card without its YAML."""
     name = facts.dataset.split("/")[-1]
@@ -369,6 +393,7 @@ def dataset_card(facts: ReleaseFacts) -> str:
         table(["reason", "rows"], [[text(reason, 200), str(count)] for reason, count in rejected])
         if rejected
         else "Nothing was rejected.",
+        _yields(facts),
         "## How it was made",
         f"The method is LAB ([arXiv 2403.01081](<{PAPER}>)).",
         "\n".join(

@@ -78,7 +78,7 @@ def test_the_stage_writes_samples_rejections_and_the_yield_by_reason(world: Worl
         run(work, found.environment(), show=lambda progress: lines.append(progress.line()))
     samples = list(read_lines(work / "generate" / "samples.jsonl", "sample"))
     rejections = list(read_lines(work / "generate" / "rejections.jsonl", "rejection"))
-    told = read_json(work / "generate" / "yield.json")
+    told = read_json(work / "generate" / "yield.json", "yield")
     assert {sample["dataset"] for sample in samples} >= {
         "knowledge_short",
         "knowledge_long",

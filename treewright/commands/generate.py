@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,11 +53,27 @@ def generate(
     value = read_json(work / "generate" / "yield.json")
     if manifest.reused:
         typer.echo("generated before; nothing was asked")
-    for leaf in value["leaves"]:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in leaf["rejected"].items()) or "none"
-        typer.echo(f"{leaf['leaf']}: {leaf['kept']} of {leaf['asked']} kept; rejected: {reasons}")
+    _print(value["leaves"])
     rows = ", ".join(f"{count} {name}" for name, count in value["samples"].items())
     typer.echo(f"rows: {rows}")
+
+
+def _print(leaves: Sequence[Mapping[str, Any]]) -> None:
+    """The yield by leaf and reason, and why a leaf has fewer rows than were asked for."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lab.synthesis.yields import HEAD, shortfalls, table
+    from lab.untrusted import printable
+
+    shown = Table(*HEAD, box=None, pad_edge=False)
+    for row in table(leaves):
+        shown.add_row(*(printable(cell, 400) for cell in row))
+    # In a log no width is known: a wide one keeps a leaf on one line.
+    console = Console(highlight=False, markup=False)
+    console.print(shown, width=None if console.is_terminal else 200)
+    for sentence in shortfalls(leaves):
+        console.print(printable(sentence, 400), soft_wrap=True)
 
 
 class _shown:  # noqa: N801 (used like the function it stands for)

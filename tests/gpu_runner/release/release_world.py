@@ -136,6 +136,11 @@ def build_work(work: Path, outcome: str = "pass", hostile: str = "", rows: int =
         rejection = {"leaf": LEAF, "seed": None, "chunk": None, "stage": "check", "reason": "too-short"}
         rejection |= {"score": None, "text": "no", "requests": []}
         write_lines(folder / "rejections.jsonl", [rejection])
+        numbers = {"leaf": LEAF, "kind": "knowledge", "wanted": 40, "delivered": rows, "flow": "knowledge"}
+        numbers |= {"rounds": 1, "asked": rows + 1, "kept": rows, "rows": {"knowledge_short": rows}}
+        numbers |= {"why": f"{rows} of 40 rows, after 1 of 1 rounds", "rejected": {rejection["reason"]: 1}}
+        told = {"leaves": [numbers], "replay": {"rows": 0, "failed": 0}, "samples": numbers["rows"]}
+        write_json(folder / "yield.json", told)
 
     def tuned(folder: Path) -> None:
         (folder / "model").mkdir()
