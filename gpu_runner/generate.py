@@ -8,6 +8,8 @@ writes `samples.jsonl`, `rejections.jsonl` and `yield.json`. Every answer is kep
 nothing. Finished leaves are written one by one and joined at the end, so memory does not grow with the plan.
 What was measured on the way is in `work/.telemetry/generate/` (see `lab/synthesis/telemetry.py`).
 
+A role whose model is a folder (`TREEWRIGHT_TEACHER_PATH`) is served while the stage runs (`supervise.py`).
+
 `--executor ray --shards N` spreads the leaves over the nodes of a Ray cluster (`gpu_runner/ray_executor.py`).
 """
 
@@ -23,7 +25,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpu_runner.plan import flows_in, tasks_of
+from gpu_runner.serving import ServingError
 from gpu_runner.stage import Manifest, execute
+from gpu_runner.supervise import named, served_roles
 from lab.config import RepositoryConfig
 from lab.contracts import (
     canonical,
@@ -36,7 +40,7 @@ from lab.contracts import (
     write_lines,
 )
 from lab.synthesis import telemetry
-from lab.synthesis.endpoints import Endpoint, endpoints_from_environment
+from lab.synthesis.endpoints import Endpoint, EndpointError, endpoints_from_environment
 from lab.synthesis.engine import Engine, EngineSettings, RequestError, StoreError
 from lab.synthesis.executor import Drive, Executor, InProcess, Job, LeafRows
 from lab.synthesis.items import Rejection, Task
@@ -117,7 +121,8 @@ def run(
         "judge": config.models.judge,
         "student": config.models.student,
     }
-    endpoints = endpoints_from_environment(models, env)
+    roles = tuple(models)
+    endpoints = endpoints_from_environment(models, named(env, roles))
     identity = {
         "flows": {kind: flow.digest for kind, flow in flows_in(work / "plan").items()},
         "models": {role: {"id": one.model, "revision": one.revision} for role, one in endpoints.items()},
@@ -125,7 +130,20 @@ def run(
     }
 
     def body(partial: Path) -> None:
-        asyncio.run(_generate(work, partial, plan, config, endpoints, settings, show))
+        # Model servers are started for what is really generated, and not to find that nothing is left to do.
+        logs = work / ".telemetry" / "generate"
+        try:
+            with served_roles(env, roles, logs, settings.in_flight) as servers:
+                places = endpoints_from_environment(models, servers.env)
+                try:
+                    asyncio.run(_generate(work, partial, plan, config, places, settings, show))
+                except EndpointError as error:
+                    trouble = servers.trouble()
+                    if trouble is None:
+                        raise
+                    raise GenerateError(trouble) from error
+        except ServingError as error:
+            raise GenerateError(str(error)) from error
 
     return execute("generate", [work / "plan"], work / "generate", identity, body)
 

