@@ -23,7 +23,9 @@ _LABEL = re.compile(r"^(?:question|answer|q|a|output|response)\s*:\s*", re.IGNOR
 
 _PAIRS = 32
 """Pairs of one completion that are read at most."""
-_TAG = re.compile(r"<(/?)(question|answer)>", re.IGNORECASE)
+_PAIR = re.compile("<pair>")
+_QUESTION = re.compile("<question>([^<]*)</question>")
+_ANSWER = re.compile("<answer>([^<]*)</answer>")
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ def text(said: str) -> Parsed | None:
 
 
 def pairs(said: str) -> Items:
-    """`{"pairs": [{"question": ..., "answer": ...}, ...]}`, or `<question>`…`</question>` followed by
-    `<answer>`…`</answer>`, again and again.
+    """`{"pairs": [{"question": ..., "answer": ...}, ...]}`, or in tags, each pair within `<pair>`:
+    `<pair><question>`…`</question><answer>`…`</answer></pair>`.
     """
     if len(said) > _LIMIT * 4:
         return Items((), (("too-long", said[:200]),))
@@ -149,32 +151,18 @@ def still_lost(before: Sequence[tuple[str, str]], again: Items) -> tuple[tuple[s
 
 
 def _tagged(said: str) -> list[tuple[object, object]]:
-    """Question and answer by their tags, in order. A question whose answer does not follow stays alone, and
-    so does an answer that no question came before.
+    """Question and answer of each `<pair>`. Without that border a question whose answer is missing would
+    meet the answer whose question is missing, and nobody could tell. A block with several of one kind is no
+    pair.
     """
     found: list[tuple[object, object]] = []
-    waiting: str | None = None
-    opened: tuple[str, int] | None = None
-    for match in _TAG.finditer(said):
-        closing, name = bool(match.group(1)), match.group(2).lower()
-        if not closing:
-            # An opening tag inside an open field: that field never ended, so it is nothing.
-            opened = (name, match.end())
-            if name == "question" and waiting is not None:
-                found.append((waiting, None))
-                waiting = None
-            continue
-        if opened is None or opened[0] != name:
-            opened = None
-            continue
-        body, opened = said[opened[1] : match.start()], None
-        if name == "question":
-            waiting = body
+    for block in _PAIR.split(said)[1:]:
+        inside = block.partition("</pair>")[0]
+        asked, answered = _QUESTION.findall(inside), _ANSWER.findall(inside)
+        if len(asked) > 1 or len(answered) > 1:
+            found.append((None, None))
         else:
-            found.append((waiting, body))
-            waiting = None
-    if waiting is not None:
-        found.append((waiting, None))
+            found.append((asked[0] if asked else None, answered[0] if answered else None))
     return found
 
 

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from lab.synthesis.checks import Values
 from lab.synthesis.grading import SCORES, one_to_three, round_trip, yes_no
-from lab.synthesis.parsing import PARSERS, Items, answer, grounded_task, question, task
+from lab.synthesis.parsing import (
+    PARSERS,
+    Items,
+    answer,
+    grounded_task,
+    pairs,
+    question,
+    still_lost,
+    task,
+)
 from lab.synthesis.text import harmless
 
 MARKS = st.sampled_from(
@@ -133,3 +142,58 @@ def test_a_round_trip_has_to_lead_back_to_its_own_sentence() -> None:
     assert right > 0.9
     assert wrong < 0.1
     assert round_trip("I do not know.", {}, row) is None
+
+
+PAIR_MARKS = st.sampled_from(
+    [
+        "<pair>",
+        "</pair>",
+        "<question>",
+        "</question>",
+        "<answer>",
+        "</answer>",
+        "Who?",
+        "She did.",
+        '{"pairs": [',
+        "]}",
+        "\n",
+    ]
+)
+
+
+@given(st.lists(st.one_of(PAIR_MARKS, st.text(max_size=8)), max_size=24).map("".join))
+def test_no_completion_makes_the_reader_of_pairs_raise_or_give_half_a_pair(text: str) -> None:
+    found = pairs(text)
+    assert all(set(item) == {"question", "answer"} and all(item.values()) for item in found.found)
+    assert all(reason and isinstance(piece, str) for reason, piece in found.lost)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=8), st.booleans())
+def test_a_missing_part_loses_its_own_pair_and_every_other_keeps_its_partner(
+    parts: list[tuple[bool, bool]], tagged: bool
+) -> None:
+    """Question n belongs to answer n, whichever of them were forgotten."""
+    entries = [
+        {
+            **({"question": f"Question number {n}?"} if asked else {}),
+            **({"answer": f"Answer number {n}."} if said else {}),
+        }
+        for n, (asked, said) in enumerate(parts)
+    ]
+    text = "\n".join(f"<pair>{''.join(f'<{k}>{v}</{k}>' for k, v in one.items())}</pair>" for one in entries)
+    found = pairs(text if tagged else json.dumps({"pairs": entries}))
+    for item in found.found:
+        assert item["question"].split()[-1].rstrip("?") == item["answer"].split()[-1].rstrip(".")
+    assert len(found.found) == parts.count((True, True))
+    assert len(found.lost) == len(parts) - len(found.found)
+
+
+def test_what_a_second_answer_brings_is_no_longer_lost() -> None:
+    first = pairs('{"pairs": [{"question": "Who was it?"}, {"question": "Where was it?"}]}')
+    assert first.lost == (("missing-answer", "Who was it?"), ("missing-answer", "Where was it?"))
+    assert "Who was it?" in first.told()
+    again = pairs('{"pairs": [{"question": "Where was it?", "answer": "At home."}]}')
+    assert still_lost(first.lost, again) == (("missing-answer", "Who was it?"),)
+    reworded = pairs('{"pairs": [{"question": "By whom was it?", "answer": "By her."}]}')
+    assert still_lost(first.lost, reworded) == (("missing-answer", "Where was it?"),)
+    assert still_lost(first.lost, pairs("no")) == first.lost
