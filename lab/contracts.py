@@ -18,6 +18,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from lab.canonical import canonical as canonical
+from lab.canonical import digest as digest
+
 
 class ContractError(ValueError):
     """A value does not fit its schema; `problems` says which field and why."""
@@ -51,17 +54,6 @@ def require(name: str, value: object, where: str = "") -> None:
     found = problems(name, value)
     if found:
         raise ContractError(name, found, where)
-
-
-def canonical(value: object) -> bytes:
-    """Canonical JSON: the same value gives the same bytes on every machine. NaN is refused."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
-def digest(value: object) -> str:
-    return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
 
 
 def bytes_digest(data: bytes) -> str:

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lab.canonical import digest
 from lab.report.markdown import code, plain, size, words
-from lab.taxonomy.canonical import digest
 from lab.taxonomy.findings import Finding, Severity
 
 Ranges = Sequence[tuple[int, int]]

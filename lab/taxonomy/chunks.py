@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lab.taxonomy.canonical import digest
+from lab.canonical import digest
 from lab.taxonomy.documents import SourceDocument
 from lab.taxonomy.sentences import joined, size
 from lab.taxonomy.sizes import ESTIMATE, Tokens

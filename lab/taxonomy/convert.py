@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from lab.taxonomy.canonical import digest
+from lab.canonical import digest
 from lab.taxonomy.document_cache import DocumentCache
 from lab.taxonomy.document_limits import DocumentError, DocumentLimits, setting
 from lab.taxonomy.fetch import watch

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from lab.taxonomy.canonical import digest
+from lab.canonical import digest
 from lab.taxonomy.leaf import ATTRIBUTION, QNA, build, in_branches, read_document
 from lab.taxonomy.model import Leaf, Seed
 from lab.taxonomy.seeds import Match, SeedChange, content, likeness, marks, match

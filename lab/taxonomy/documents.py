@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.canonical import digest
 from lab.config import DocumentPolicy
-from lab.taxonomy.canonical import digest
 from lab.taxonomy.convert import (
     CONVERTERS,
     KIND_NAMES,

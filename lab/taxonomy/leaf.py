@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lab.canonical import digest
 from lab.config import RepositoryConfig
-from lab.taxonomy.canonical import digest
 from lab.taxonomy.checks import check
 from lab.taxonomy.findings import Finding
 from lab.taxonomy.model import DocumentRef, Kind, Leaf, Pair, Seed

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from lab import canonical
 from lab.contracts import (
     ContractError,
     digest,
@@ -22,7 +23,6 @@ from lab.contracts import (
     write_json,
     write_lines,
 )
-from lab.taxonomy import canonical
 
 MINE = [
     *(f"{kind}_v{version}" for kind in ("knowledge", "skill") for version in (1, 2, 3)),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.taxonomy.canonical import digest
+from lab.canonical import digest
 from lab.taxonomy.chunks import chunk, sections
 from lab.taxonomy.documents import SourceDocument
 from lab.taxonomy.sentences import joined, sentences, size, split
