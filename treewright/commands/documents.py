@@ -8,6 +8,8 @@ pinned yet.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,7 @@ import typer
 if TYPE_CHECKING:
     from lab.taxonomy.chunks import Chunk
     from lab.taxonomy.documents import SourceDocument
+    from lab.taxonomy.sizes import Tokens
 
 
 class Format(enum.StrEnum):
@@ -29,20 +32,45 @@ def register(app: typer.Typer) -> None:
     @app.command("documents", help="Fetch a leaf's documents and show what they become for the teacher.")
     def documents_command(
         path: Annotated[Path, typer.Argument(help="A leaf, a folder of leaves, or local documents.")],
-        words: Annotated[int, typer.Option(min=10, help="The most words of a passage.")] = 180,
+        words: Annotated[
+            int | None,
+            typer.Option(min=10, help="The most words of a passage. Default: as the plan cuts them."),
+        ] = None,
+        tokenizer: Annotated[
+            Path | None, typer.Option(help="The teacher's tokenizer.json: passages are cut by its tokens.")
+        ] = None,
         show: Annotated[bool, typer.Option("--show", help="Print the passages themselves.")] = False,
         format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.text,
     ) -> None:
-        raise typer.Exit(_run(path, words, show, format_))
+        raise typer.Exit(_run(path, words, tokenizer, show, format_))
 
 
-def _run(path: Path, words: int, show: bool, format_: Format) -> int:
+@dataclass(frozen=True)
+class _Way:
+    """How documents are cut and shown."""
+
+    cut: Callable[[SourceDocument], list[Chunk]]
+    tokens: Tokens
+    show: bool
+
+
+def _run(path: Path, words: int | None, tokenizer: Path | None, show: bool, format_: Format) -> int:
     import json
+    import os
+
+    from lab.taxonomy.chunks import chunk, cut
+    from lab.taxonomy.tokenizer import TokenizerError, teacher_tokens
 
     if not path.exists():
         typer.echo(f"There is no {path}.", err=True)
         return 2
-    reports = _leaves(path, words, show) or [_local(path, words, show)]
+    try:
+        tokens = teacher_tokens(os.environ, tokenizer)
+    except TokenizerError as error:
+        typer.echo(str(error), err=True)
+        return 2
+    way = _Way(lambda one: chunk(one, words) if words else cut(one, tokens), tokens, show)
+    reports = _leaves(path, way) or [_local(path, way)]
     if format_ is Format.json:
         typer.echo(json.dumps(reports, ensure_ascii=False, indent=2))
     else:
@@ -51,7 +79,7 @@ def _run(path: Path, words: int, show: bool, format_: Format) -> int:
     return 1 if any(report["error"] for report in reports) else 0
 
 
-def _leaves(path: Path, words: int, show: bool) -> list[dict[str, Any]]:
+def _leaves(path: Path, way: _Way) -> list[dict[str, Any]]:
     """A report for each leaf at or below the path that pins documents; none when there is no leaf."""
     import os
 
@@ -80,11 +108,11 @@ def _leaves(path: Path, words: int, show: bool) -> list[dict[str, Any]]:
             if len(found) == 1:
                 reports.append(_report(inside, note="A skill has no documents."))
             continue
-        reports.append(_pinned(inside, leaf.document, config.documents, words, show))
+        reports.append(_pinned(inside, leaf.document, config.documents, way))
     return reports or [_report(str(path), note="No leaf here has documents.")]
 
 
-def _pinned(leaf: str, ref: Any, policy: Any, words: int, show: bool) -> dict[str, Any]:
+def _pinned(leaf: str, ref: Any, policy: Any, way: _Way) -> dict[str, Any]:
     import json
     import os
     import time
@@ -98,10 +126,10 @@ def _pinned(leaf: str, ref: Any, policy: Any, words: int, show: bool) -> dict[st
     except (DocumentError, json.JSONDecodeError) as error:
         return _report(leaf, ref, error=str(error))
     note = "from the cache" if reading.cached else f"fetched in {time.monotonic() - start:.1f} s"
-    return _report(leaf, ref, reading.documents, words, show, note=note, ignored=reading.ignored)
+    return _report(leaf, ref, reading.documents, way, note=note, ignored=reading.ignored)
 
 
-def _local(path: Path, words: int, show: bool) -> dict[str, Any]:
+def _local(path: Path, way: _Way) -> dict[str, Any]:
     """Documents that are not in a repository yet, under the same limits."""
     import os
 
@@ -126,7 +154,7 @@ def _local(path: Path, words: int, show: bool) -> dict[str, Any]:
     except (DocumentError, Refused) as error:
         return _report(str(path), error=str(error))
     ignored = tuple(name for name in names if kind_of(name) is None)
-    return _report(str(path), None, found, words, show, note="not pinned", ignored=ignored)
+    return _report(str(path), None, found, way, note="not pinned", ignored=ignored)
 
 
 def _cache() -> Path:
@@ -140,34 +168,32 @@ def _report(
     source: str,
     ref: Any = None,
     documents: Any = (),
-    words: int = 180,
-    show: bool = False,
+    way: _Way | None = None,
     *,
     note: str = "",
     error: str = "",
     ignored: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    from lab.taxonomy.chunks import chunk
-
     return {
         "source": source,
         "repo": ref.repo if ref else None,
         "commit": ref.commit if ref else None,
         "patterns": list(ref.patterns) if ref else [],
-        "documents": [_row(each, chunk(each, words), show) for each in documents],
+        "documents": [_row(each, way) for each in documents] if way else [],
         "ignored": list(ignored),
         "note": note,
         "error": error,
     }
 
 
-def _row(document: SourceDocument, chunks: list[Chunk], show: bool) -> dict[str, Any]:
+def _row(document: SourceDocument, way: _Way) -> dict[str, Any]:
     from lab.taxonomy.sentences import sentences, size
 
     rows = []
-    for each in chunks:
-        row = {"id": each.id, "heading": each.heading, "words": size(each.text)}
-        rows.append(row | ({"text": each.text} if show else {}))
+    for each in way.cut(document):
+        row: dict[str, Any] = {"id": each.id, "heading": each.heading, "words": size(each.text)}
+        row |= {"tokens": way.tokens.count(each.text)} if way.tokens.counted else {}
+        rows.append(row | ({"text": each.text} if way.show else {}))
     return {
         "path": document.path,
         "digest": document.digest,
@@ -193,7 +219,8 @@ def _print(report: dict[str, Any]) -> None:
         )
         for number, each in enumerate(document["chunks"]):
             heading = printable(each["heading"], 60) or "-"
-            typer.echo(f"    {number:>4}  {each['id'][7:19]}  {each['words']:>4} words  {heading}")
+            tokens = f"{each['tokens']:>5} tokens  " if "tokens" in each else ""
+            typer.echo(f"    {number:>4}  {each['id'][7:19]}  {each['words']:>4} words  {tokens}{heading}")
             for line in each.get("text", "").split("\n") if "text" in each else ():
                 typer.echo(f"            | {printable(line, 500)}")
     if report["ignored"]:

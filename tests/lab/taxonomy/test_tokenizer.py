@@ -122,6 +122,15 @@ def test_the_commands_take_the_tokenizer_and_refuse_a_bad_one(file: Path, tmp_pa
         assert "No such file" in bad.output
 
 
+def test_the_documents_command_cuts_as_the_plan_does(file: Path) -> None:
+    guide = str(EXAMPLES / "documents/farne_mora/field_guide.md")
+    by_tokens = CliRunner().invoke(app, ["documents", guide, "--format", "json", "--tokenizer", str(file)])
+    (report,) = json.loads(by_tokens.output)
+    assert all(0 < row["tokens"] <= CHUNK_TOKENS for row in report["documents"][0]["chunks"])
+    plain = CliRunner().invoke(app, ["documents", guide, "--format", "json"])
+    assert "tokens" not in json.loads(plain.output)[0]["documents"][0]["chunks"][0]
+
+
 def test_counting_needs_no_torch(file: Path) -> None:
     asked = (
         "import sys; from lab.taxonomy.tokenizer import teacher_tokens; from pathlib import Path;"
