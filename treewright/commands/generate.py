@@ -60,6 +60,8 @@ def generate(
 
 def _print(leaves: Sequence[Mapping[str, Any]]) -> None:
     """The yield by leaf and reason, and why a leaf has fewer rows than were asked for."""
+    import sys
+
     from rich.console import Console
     from rich.table import Table
 
@@ -70,8 +72,8 @@ def _print(leaves: Sequence[Mapping[str, Any]]) -> None:
     for row in table(leaves):
         shown.add_row(*(printable(cell, 400) for cell in row))
     # In a log no width is known: a wide one keeps a leaf on one line.
-    console = Console(highlight=False, markup=False)
-    console.print(shown, width=None if console.is_terminal else 200)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+    console.print(shown)
     for sentence in shortfalls(leaves):
         console.print(printable(sentence, 400), soft_wrap=True)
 
