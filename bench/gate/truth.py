@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_runner.gate import decide
 from gpu_runner.statistics import paired
+from lab.config import GatePolicy
 
 ALPHA = 0.05
 SURE = 0.99
@@ -187,3 +189,67 @@ def power(items: int, disagree: float, difference: float, runs: int, draws: int,
         base, candidate = draw(generator)
         found += paired(base, candidate, labels, draws=draws).p_greater(0.0) <= ALPHA
     return Rate(found, runs)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A whole release in truth: shares of right answers to held-out questions before and after, and what the
+    general items lose."""
+
+    before: float
+    after: float
+    lost: float
+
+
+RELEASES: Mapping[str, Release] = {
+    "nothing learned, nothing lost": Release(0.3, 0.3, 0.0),
+    "30 % to 50 %, nothing lost": Release(0.3, 0.5, 0.0),
+    "30 % to 80 %, nothing lost": Release(0.3, 0.8, 0.0),
+    "30 % to 80 %, the margin lost": Release(0.3, 0.8, 0.1),
+    "30 % to 80 %, twice the margin lost": Release(0.3, 0.8, 0.2),
+    "80 % to 30 %, nothing lost": Release(0.8, 0.3, 0.0),
+}
+HELD_OUT, PASSAGES, GENERAL = 42, 14, 300
+
+
+def verdicts(release: Release, runs: int, seed: int) -> dict[str, int]:
+    """How often each outcome comes about: 42 held-out questions in 14 passages, asked in two ways, 300
+    general items of which the models disagree on 10 %, and the default policy."""
+    generator = np.random.default_rng(seed)
+    found: dict[str, int] = {}
+    for _ in range(runs):
+        outcome = decide(_rows(release, generator), GatePolicy()).outcome
+        found[outcome] = found.get(outcome, 0) + 1
+    return found
+
+
+def _rows(release: Release, generator: np.random.Generator) -> list[dict[str, object]]:
+    base, candidate = right_or_wrong(GENERAL, max(0.1, 1.5 * release.lost), -release.lost)(generator)
+    rows = [_row("general", None, "choice", n, n, base[n], candidate[n]) for n in range(GENERAL)]
+    # A passage is easy or hard as a whole, before and after alike.
+    ease = np.repeat(generator.normal(0, 0.1, size=PASSAGES), HELD_OUT // PASSAGES)
+    for metric in ("choice", "short_answer"):
+        before = generator.random(HELD_OUT) < release.before + ease
+        after = generator.random(HELD_OUT) < release.after + ease
+        kept = generator.random(HELD_OUT) < 0.5  # half of the answers do not move but by learning
+        after = np.where(kept & (release.before == release.after), before, after)
+        rows += [
+            _row("leaf", "leaf", metric, n, n * PASSAGES // HELD_OUT, float(before[n]), float(after[n]))
+            for n in range(HELD_OUT)
+        ]
+    return rows
+
+
+def _row(
+    name: str, leaf: str | None, metric: str, number: int, cluster: int, base: float, candidate: float
+) -> dict[str, object]:
+    return {
+        "id": f"{name}/{number}",
+        "set": name,
+        "leaf": leaf,
+        "metric": metric,
+        "cluster": f"{name}#{cluster}",
+        "question": "",
+        "base": base,
+        "candidate": candidate,
+    }

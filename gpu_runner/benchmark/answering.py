@@ -50,13 +50,13 @@ def answering(model: LoadedModel, name: str, revision: str = "local") -> Iterato
     """The endpoint of a loaded model. `name` and `revision` are the identity under which answers are kept."""
     waiting: queue.Queue[_Waiting | None] = queue.Queue()
     loop = asyncio.new_event_loop()
-    runner = loop.run_until_complete(_start(loop, waiting))
-    port = runner.addresses[0][1]
     server = threading.Thread(target=loop.run_forever, daemon=True)
     worker = threading.Thread(target=_work, args=(model, waiting), daemon=True)
     server.start()
     worker.start()
+    runner = asyncio.run_coroutine_threadsafe(_start(loop, waiting), loop).result(10)
     try:
+        port = runner.addresses[0][1]
         yield Endpoint("student", f"http://127.0.0.1:{port}/v1", name, revision)
     finally:
         waiting.put(None)

@@ -4,14 +4,17 @@ them."""
 from __future__ import annotations
 
 import json
+import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from lab.contracts import schema, write_json, write_lines
 from lab.synthesis.endpoints import Endpoint
+from lab.synthesis.items import HeldOut
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -136,3 +139,112 @@ def endpoint_of(rule: Rule, asked: list[str] | None = None) -> Iterator[Endpoint
             yield Endpoint("judge", f"http://127.0.0.1:{server.server_port}/v1", "rule", "r1")
         finally:
             server.shutdown()
+
+
+# ---- a work folder as the earlier stages leave it, with a model of random weights
+
+LEAF = "knowledge/geography/farne_mora"
+ZERO = "sha256:" + "0" * 64
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tiny(folder: Path, seed: int, template: str | None = CHATML) -> Path:
+    """A two-layer Llama with random weights and a tokenizer of bytes."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = {character: n for n, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    core = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+    tokenizer.chat_template = template
+    torch.manual_seed(seed)
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+GENERAL = [
+    {
+        "id": "n-1",
+        "question": "Which animal says moo?",
+        "choices": ["a cow", "a cat"],
+        "key": 0,
+        "topic": "n",
+    },
+    {
+        "id": "n-2",
+        "question": "{{ 1/0 }} {% for %} 7",
+        "choices": ["{{x}}", "[1]", "7"],
+        "key": 2,
+        "topic": "n",
+    },
+    {"id": "n-3", "question": "12", "choices": ["1", "22", "three"], "key": 1, "topic": "n"},
+]
+
+
+def held_out(index: int, **more: Any) -> dict[str, Any]:
+    item = {
+        "leaf": LEAF,
+        "question": f"What is fact {index}?",
+        "answer": "green",
+        "choices": ["red", "green", "blue", "grey"],
+        "key": 1,
+        "context": None,
+        "seed": index // 2,
+        **more,
+    }
+    return HeldOut.from_json(item).to_json()
+
+
+def work_folder(
+    root: Path,
+    candidate: Path,
+    items: list[dict[str, Any]],
+    general: list[Any] = GENERAL,
+    config: Mapping[str, Any] | None = None,
+    chunks: list[dict[str, Any]] | None = None,
+) -> Path:
+    leaf: Mapping[str, Any] = {
+        "path": LEAF,
+        "slug": LEAF.replace("/", "--"),
+        "kind": "knowledge",
+        "changed": True,
+        "change": "added",
+        "digest": ZERO,
+        "created_by": "someone",
+        "task_description": "",
+        "domain": "Geography",
+        "few_shot": [],
+        "heldout": len(items),
+        "chunks": 0,
+        "documents": [],
+        "rows": 1,
+        "pull_requests": [],
+    }
+    other = {**leaf, "path": "knowledge/old/leaf", "changed": False, "change": "unchanged"}
+    plan = {**schema("plan")["examples"][0], "leaves": [{**leaf, "chunks": len(chunks or [])}, other]}
+    write_json(root / "plan" / "plan.json", {**plan, "config": dict(config or {})})
+    write_lines(root / "plan" / "chunks.jsonl", chunks or [])
+    write_lines(root / "plan" / "heldout.jsonl", items)
+    write_lines(root / "plan" / "general.jsonl", general)
+    shutil.copytree(candidate, root / "tune" / "model")
+    return root
