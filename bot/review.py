@@ -216,7 +216,7 @@ def _make_preview(services: Services, pull: Pull, head: str, started: float, siz
     # Only workers that preview need the model client; the web starts without it.
     from lab.synthesis.engine import Engine
     from lab.synthesis.flow import FlowError
-    from lab.synthesis.flow_files import flows_of
+    from lab.synthesis.flow_files import benchmark_of, flows_of
     from lab.synthesis.preview import preview
     from lab.taxonomy.tree import GitTree
 
@@ -231,7 +231,7 @@ def _make_preview(services: Services, pull: Pull, head: str, started: float, siz
         leaves = [load_leaf(trees.head, path) for path in previewable(diff(trees.base, trees.head))]
         # Of the default branch, as the configuration is: a pull request cannot change how it is judged.
         with GitTree(trees.mirror.git_dir, f"refs/heads/{pull.default_branch}") as settings:
-            flows = flows_of(config, settings)
+            flows, benchmark = flows_of(config, settings), benchmark_of(config, settings)
         tokens = teacher_tokens(os.environ)
         fetch = _fetcher(services, trees)
         texts = {leaf.path: fetch(leaf.document) if leaf.document else [] for leaf in leaves}
@@ -244,7 +244,7 @@ def _make_preview(services: Services, pull: Pull, head: str, started: float, siz
 
     async def run() -> Preview:
         async with Engine(services.settings.data / "answers.sqlite") as engine:
-            work = preview(leaves, documents, config, engine, endpoints, lambda *_: None, flows)
+            work = preview(leaves, documents, config, engine, endpoints, lambda *_: None, flows, benchmark)
             return await _watched(services, pull, head, started, work)
 
     return asyncio.run(run())

@@ -21,7 +21,7 @@ from gpu_runner.plan import (
 from lab.synthesis.endpoints import endpoints_from_environment
 from lab.synthesis.engine import Engine
 from lab.synthesis.flow import FlowError
-from lab.synthesis.flow_files import flows_of
+from lab.synthesis.flow_files import benchmark_of, flows_of
 from lab.synthesis.preview import Preview, preview
 from lab.taxonomy.chunks import cut
 from lab.taxonomy.diff import diff
@@ -45,7 +45,7 @@ async def preview_checkout(path: Path, base: str | None, leaf: str | None, env: 
     }
     endpoints = endpoints_from_environment(models, env)
     try:
-        flows = flows_of(config, tree)
+        flows, benchmark = flows_of(config, tree), benchmark_of(config, tree)
     except FlowError as error:
         raise PlanError(str(error)) from None
     leaves = _wanted(path, tree, base, leaf)
@@ -58,7 +58,7 @@ async def preview_checkout(path: Path, base: str | None, leaf: str | None, env: 
         for one in leaves
     }
     async with Engine(cache / "answers.sqlite") as engine:
-        return await preview(leaves, documents, config, engine, endpoints, flows=flows)
+        return await preview(leaves, documents, config, engine, endpoints, flows=flows, benchmark=benchmark)
 
 
 def _wanted(path: Path, tree: FolderTree, base: str | None, leaf: str | None) -> list[Leaf]:

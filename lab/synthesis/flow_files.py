@@ -24,6 +24,7 @@ from jsonschema import Draft202012Validator
 from lab.config import EMBEDDED_MODEL, RepositoryConfig
 from lab.contracts import canonical, schema
 from lab.synthesis.flow import KINDS, Flow, FlowError, build_flow, prompt_files, shipped
+from lab.taxonomy.benchmarks import LIMIT, Items
 from lab.taxonomy.model import Kind
 from lab.taxonomy.tree import Tree
 from lab.untrusted import Refused, YamlBudgets, YamlNode, parse_yaml, relative_path
@@ -87,6 +88,14 @@ def flow_files(config: RepositoryConfig, tree: Tree | None) -> dict[Kind, FlowFi
 def flows_of(config: RepositoryConfig, tree: Tree | None) -> dict[Kind, Flow]:
     """Every kind's flow, ready to run. Raises `FlowError`."""
     return {kind: files.build() for kind, files in flow_files(config, tree).items()}
+
+
+def benchmark_of(config: RepositoryConfig, tree: Tree) -> Items | None:
+    """The benchmark items that no row may hold, from the same tree as the flows; None without any."""
+    try:
+        return Items(tree.read(config.benchmark.general, LIMIT)) if config.benchmark.general else None
+    except (Refused, KeyError, FileNotFoundError):
+        return None  # lint and plan say so; a preview goes on
 
 
 def read_flow(tree: Tree, path: str, kind: Kind) -> FlowFiles:

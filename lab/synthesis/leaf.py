@@ -16,6 +16,7 @@ from lab.synthesis.items import Made, Rejection, Task
 from lab.synthesis.run import Tick, run_flow
 from lab.synthesis.samples import Sample, choose, samples
 from lab.synthesis.units import units
+from lab.taxonomy.benchmarks import Items as Benchmark
 from lab.taxonomy.chunks import Chunk
 from lab.taxonomy.model import Leaf
 
@@ -55,6 +56,7 @@ def make_task(
     tries: int | None = None,
     commit: str = "",
     pull_requests: Sequence[int] = (),
+    benchmark: Benchmark | None = None,
 ) -> Task:
     """What the flows need of a leaf: the examples that the teacher may see, and the held-out items to keep
     clear of.
@@ -71,6 +73,7 @@ def make_task(
         tries=tries,
         commit=commit,
         pull_requests=tuple(pull_requests),
+        benchmark=benchmark,
     )
 
 

@@ -25,6 +25,7 @@ from lab.synthesis.heldout import split
 from lab.synthesis.items import Grade, Made, Rejection, Task
 from lab.synthesis.leaf import make_task, synthesize
 from lab.synthesis.text import content_words, harmless, shared
+from lab.taxonomy.benchmarks import Items as Benchmark
 from lab.taxonomy.chunks import Chunk
 from lab.taxonomy.model import Kind, Leaf
 
@@ -152,9 +153,10 @@ async def preview(
     endpoints: Mapping[str, Endpoint],
     progress: Progress = lambda leaf, what: None,
     flows: Mapping[Kind, Flow] | None = None,
+    benchmark: Benchmark | None = None,
 ) -> Preview:
     """Preview the leaves, with `documents[leaf.path]` as their chunks, by the `flows` of the repository's
-    default branch (default: those that ship). Raises `EndpointError`, `FlowError`.
+    default branch (default: those that ship), clear of its `benchmark`. Raises `EndpointError`, `FlowError`.
     """
     flows = flows or flows_of(config, None)
     made: list[LeafPreview] = []
@@ -163,9 +165,10 @@ async def preview(
         parted = split(leaf, config.generate.heldout_share, config.generate.seed)
         tries = config.preview.samples
         flow = flows[leaf.kind]
-        # A flow whose tries branch needs fewer of them for as many rows.
-        few = math.ceil(tries / flow.branches)
-        task = make_task(leaf, parted, documents.get(leaf.path, ()), rows=tries, tries=few)
+        # A flow whose tries branch needs fewer of them for as many rows, but not all from one place.
+        few = max(math.ceil(tries / flow.branches), min(tries, 2))
+        chunks = documents.get(leaf.path, ())
+        task = make_task(leaf, parted, chunks, rows=tries, tries=few, benchmark=benchmark)
         base, result = await asyncio.gather(
             _base_answers(task, config.preview.seeds, engine, endpoints["student"], progress),
             synthesize(task, engine, endpoints, progress, flow=flow),

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from lab.config import RepositoryConfig, SynthesisSettings
 from lab.contracts import problems
 from lab.synthesis.engine import Engine
 from lab.synthesis.flow import load_flow
 from lab.synthesis.heldout import split
 from lab.synthesis.items import Task
 from lab.synthesis.leaf import LeafResult, make_task, synthesize
+from lab.synthesis.preview import Preview, preview
 from lab.synthesis.units import CREATIVE, PRECISE, persona, units
 from lab.taxonomy.benchmarks import Items as Benchmark
 from tests.lab.synthesis.helpers import Model, Rule, asked, model
@@ -338,3 +340,21 @@ def test_what_is_written_to_be_read_is_answered_by_the_creative_persona(
 ) -> None:
     task = Task(leaf, "freeform_skill", "sha256:" + "0" * 64, description, (), (), (), 1)
     assert persona(task) == expected
+
+
+def test_a_preview_by_the_lab_flows_shows_few_rows_from_more_than_one_chunk(tmp_path: Path) -> None:
+    config = RepositoryConfig(synthesis=SynthesisSettings(preset="lab"))
+
+    async def inner() -> Preview:
+        async with model(scholar) as found, Engine(tmp_path / "s", settings=FAST) as engine:
+            leaves, documents = [island(), skill(GROUNDED)], {island().path: island_chunks()}
+            endpoints = found.endpoints()
+            benchmark = Benchmark(b"")
+            return await preview(leaves, documents, config, engine, endpoints, benchmark=benchmark)
+
+    knowledge, grounded = asyncio.run(inner()).leaves
+    for leaf in (knowledge, grounded):
+        assert 0 < len(leaf.samples) <= config.preview.samples
+        assert len(leaf.samples) + len(leaf.rejected) == leaf.requested
+    assert len({one.source for one in knowledge.samples}) == 2
+    assert all(one.grade == 1.0 for one in knowledge.samples)
