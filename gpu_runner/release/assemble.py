@@ -163,6 +163,7 @@ def _eval_result(make: Any, facts: ReleaseFacts, score: Score) -> Any:
     if score.low is not None and score.high is not None:
         args |= {"gain_low": score.low, "gain_high": score.high, "confidence": facts.confidence}
     own = score.kind != "general"
+    kind = "mean score" if score.metric in ("judged", "mt_bench") else "accuracy"
     return make(
         task_type="text-generation",
         task_name="Text generation",
@@ -171,8 +172,8 @@ def _eval_result(make: Any, facts: ReleaseFacts, score: Score) -> Any:
         dataset_config=score.name if own else None,  # sets of one data set are told apart by it
         dataset_revision=facts.tag if own else None,
         dataset_args=args,
-        metric_type="accuracy",
-        metric_name=f"accuracy, {METRICS[score.metric]}",
+        metric_type=kind,
+        metric_name=f"{kind}, {METRICS[score.metric]}",
         metric_value=score.candidate,
     )
 
