@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
@@ -23,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from gpu_runner.tune.guard import checkpoint_bytes, explained, require_space
 from gpu_runner.tune.loop import Position
 from gpu_runner.tune.ranks import Ranks
 from lab.contracts import read_json, write_json
@@ -34,9 +36,29 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavai
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position, ranks: Ranks
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    ranks: Ranks,
+    pack_tokens: int | None = None,
 ) -> None:
-    """Write `folder/<position>` and remove the others. Call it on every rank."""
+    """Write `folder/<position>` and remove the others. Call it on every rank. `pack_tokens` says in which
+    packs the micro-steps of an unfinished step were counted. Raises DiskFullError."""
+    needed = checkpoint_bytes(model, ranks.size)
+    require_space(folder, needed, "a checkpoint")
+    with explained(folder, needed, "a checkpoint"):
+        _save(folder, model, optimizer, position, ranks, pack_tokens)
+
+
+def _save(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    ranks: Ranks,
+    pack_tokens: int | None,
+) -> None:
     name = f"{position.phase:03d}-{position.step:08d}-{position.micro:06d}"
     unfinished = folder / f"{name}.unfinished"
     if ranks.first:
@@ -46,7 +68,7 @@ def save_checkpoint(
     save(_state(model, optimizer, position, ranks), checkpoint_id=unfinished, no_dist=ranks.size == 1)
     ranks.barrier()
     if ranks.first:
-        write_json(unfinished / _POSITION, asdict(position))
+        write_json(unfinished / _POSITION, {**asdict(position), "pack_tokens": pack_tokens})
         finished = folder / name
         shutil.rmtree(finished, ignore_errors=True)
         unfinished.rename(finished)
@@ -56,12 +78,18 @@ def save_checkpoint(
     ranks.barrier()
 
 
-def latest_checkpoint(folder: Path) -> tuple[Path, Position] | None:
-    """The furthest whole checkpoint."""
+def latest_checkpoint(folder: Path, pack_tokens: int | None = None) -> tuple[Path, Position] | None:
+    """The furthest whole checkpoint. One within a step that was packed otherwise than by `pack_tokens` is
+    taken as the start of that step, since its micro-steps are others."""
     whole = sorted(path for path in folder.glob("*") if (path / _POSITION).is_file() and not path.suffix)
     if not whole:
         return None
-    return whole[-1], Position(**read_json(whole[-1] / _POSITION))
+    value = read_json(whole[-1] / _POSITION)
+    packed = value.pop("pack_tokens", None)
+    position = Position(**value)
+    if position.micro and packed != pack_tokens:
+        position = Position(position.phase, position.step)
+    return whole[-1], position
 
 
 def load_checkpoint(
@@ -74,7 +102,7 @@ def load_checkpoint(
                 parameter.grad = torch.zeros_like(parameter)
     state = _state(model, optimizer, position, ranks)
     load(state, checkpoint_id=path, no_dist=ranks.size == 1)
-    set_model_state_dict(model, state["model"])
+    set_model_state_dict(model, state["model"], options=StateDictOptions(strict=False))
     if position.step:
         set_optimizer_state_dict(model, optimizer, state["optimizer"])
     for name, parameter in model.named_parameters():
@@ -86,7 +114,8 @@ def _state(
     model: nn.Module, optimizer: torch.optim.Optimizer, position: Position, ranks: Ranks
 ) -> dict[str, Any]:
     state: dict[str, Any] = {
-        "model": get_model_state_dict(model),
+        # Frozen weights (under adapters) are the student's own and need no copy.
+        "model": get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True)),
         f"random_{ranks.rank}": torch.get_rng_state(),
     }
     gradients = {

@@ -39,6 +39,10 @@ class LossNotFiniteError(RuntimeError):
     """The loss or the gradient is NaN or infinite; the message says where and what to try."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """One forward and backward pass did not fit; the message says how large it was and what to set."""
+
+
 @dataclass(frozen=True)
 class Position:
     """Where a run stands: what comes next is micro-step `micro` of optimizer step `step` of phase `phase`,
@@ -75,6 +79,9 @@ class StepReport:
 
 
 Save = Callable[[Position], None]
+Autocast = Callable[[], AbstractContextManager[Any]]
+Losses = Callable[[nn.Module, Sequence[TokenRow], torch.device, Autocast], Tensor]
+"""Sum over the rows' target tokens of the cross-entropy, in fp32."""
 
 
 def batches(rows: int, phase: Phase, phase_index: int, seed: int) -> list[tuple[int, list[int]]]:
@@ -109,7 +116,7 @@ def learning_rate_at(phase: Phase, step: int, steps: int) -> float:
 def make_optimizer(model: nn.Module, preset: Preset) -> torch.optim.Optimizer:
     # The rate is set at each step.
     return torch.optim.AdamW(
-        model.parameters(),
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=0.0,
         betas=preset.betas,
         eps=preset.epsilon,
@@ -131,11 +138,14 @@ def train_phase(
     save: Save,
     on_step: Callable[[StepReport], None],
     stop: Callable[[], bool],
-    autocast: Callable[[], AbstractContextManager[Any]],
+    autocast: Autocast,
+    losses: Losses | None = None,
 ) -> None:
     """Train from `start` to the phase's end. Gradients of an unfinished step must be in the model when
-    `start.micro` > 0. Raises TrainingStoppedError after saving when `stop()` turns true, and
-    LossNotFiniteError."""
+    `start.micro` > 0. `losses` is the student's own way (`student_model.py`), `token_losses` by default.
+    Raises TrainingStoppedError after saving when `stop()` turns true, LossNotFiniteError, and
+    OutOfMemoryError."""
+    losses = losses or token_losses
     plan = batches(len(rows), phase, start.phase, seed)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
@@ -151,10 +161,15 @@ def train_phase(
 
         for micro in range(first, len(micro_steps)):
             chosen = [rows[batch[place]] for place in micro_steps[micro][ranks.rank]]
-            loss = token_losses(model, chosen or [rows[0]], ranks.device, autocast)
-            if not chosen:  # fewer rows than ranks: take part in the collectives, add nothing
-                loss = loss * 0.0
-            torch.autograd.backward(loss * (ranks.gradient_scale / targets))
+            try:
+                loss = losses(model, chosen or [rows[0]], ranks.device, autocast)
+                if not chosen:  # fewer rows than ranks: take part in the collectives, add nothing
+                    loss = loss * 0.0
+                torch.autograd.backward(loss * (ranks.gradient_scale / targets))
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise _out_of_memory(phase, step, len(plan), chosen, preset.pack_tokens) from error
             loss_sum += loss.detach()
             last = micro + 1 == len(micro_steps)
             if not last and ranks.size == 1 and stop():
@@ -202,9 +217,9 @@ def token_losses(
     model: nn.Module,
     rows: Sequence[TokenRow],
     device: torch.device,
-    autocast: Callable[[], AbstractContextManager[Any]],
+    autocast: Autocast,
 ) -> Tensor:
-    """Sum over the rows' target tokens of the cross-entropy, in fp32."""
+    """The plain way, which most models of transformers know: all rows in the model's own forward pass."""
     tokens, positions, where, labels = flatten(rows)
     with autocast():
         logits = model(
@@ -242,4 +257,29 @@ def _not_finite(
         f"{phase.name}, step {step + 1} of {steps}: loss {loss}, gradient norm {norm} at learning rate "
         f"{rate:g}. Nothing was updated with it. Rows of this step: {shown}. Try a lower "
         "tune.overrides.learning_rate; if it is the first step, the student's own weights are broken."
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch has a class for it on GPUs only; on a CPU it is a RuntimeError that says so."""
+    text = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text
+    )
+
+
+def _out_of_memory(
+    phase: Phase, step: int, steps: int, rows: Sequence[TokenRow], pack_tokens: int
+) -> OutOfMemoryError:
+    tokens, longest = sum(len(row.tokens) for row in rows), max((len(row.tokens) for row in rows), default=0)
+    advice = (
+        f"Set tune.overrides.pack_tokens below {pack_tokens}, half of it say (the longest row here has "
+        f"{longest} tokens): the same command then goes on from the last checkpoint, for packs change "
+        "rounding only"
+        if len(rows) > 1
+        else "That is one single row: leave long rows out with tune.overrides.max_tokens, or take more ranks"
+    )
+    return OutOfMemoryError(
+        f"{phase.name}, step {step + 1} of {steps}: out of memory in a pass of {tokens} tokens, "
+        f"{len(rows)} rows. {advice}."
     )

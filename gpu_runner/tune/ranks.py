@@ -17,6 +17,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that repeat, whatever the architecture calls them: the longest list of modules."""
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])
+
+
 @dataclass(frozen=True)
 class Ranks:
     rank: int
@@ -68,7 +74,7 @@ class Ranks:
             if self.device.type == "cuda"
             else MixedPrecisionPolicy()
         )
-        for layer in model.get_submodule("model.layers").children():
+        for layer in decoder_layers(model):
             fully_shard(layer, mesh=mesh, mp_policy=policy)
         fully_shard(model, mesh=mesh, mp_policy=policy)
         return model
@@ -81,13 +87,19 @@ class Ranks:
 
 @contextmanager
 def ranks_from_environment() -> Iterator[Ranks]:
-    """The ranks that `torchrun` set up, or one alone; the process group ends with the block."""
+    """The ranks that `torchrun` set up, or one alone; the process group ends with the block. One that a
+    launcher formed before (Ray Train) is taken as it is and left."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     gpu = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
-    if gpu:
+    if gpu and not dist.is_initialized():
         torch.cuda.set_device(device)
+    if dist.is_initialized():
+        if gpu:
+            device = torch.device("cuda", torch.cuda.current_device())
+        yield Ranks(dist.get_rank(), dist.get_world_size(), device)
+        return
     if size == 1:
         yield Ranks(0, 1, device)
         return

@@ -22,7 +22,7 @@ from typing import Any
 from gpu_runner.embedded import cache_folder
 from gpu_runner.stage import SCRATCH, Manifest, execute
 from gpu_runner.student import resolve_student
-from gpu_runner.tune.phases import preset
+from gpu_runner.tune.phases import Preset, preset
 from lab.contracts import digest, read_json, read_lines, write_json, write_lines
 from lab.synthesis.mixing import Limits, mix
 
@@ -37,7 +37,12 @@ class TuneError(RuntimeError):
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """`student`: `embedded` or a folder. `precision`: `bf16` (autocast over fp32 weights) or `fp32`."""
+    """`student`: `embedded` or a folder. `precision`: `bf16` (autocast over fp32 weights) or `fp32`.
+
+    `kernels`: `auto`, `liger` or `torch`. `lora_rank`: 0 trains every weight, else adapters of that rank are
+    trained and merged. `launcher`: `torchrun` for ranks on this machine, `ray` for ranks on the nodes of a
+    Ray cluster that share the work folder. `tensorboard`: a folder for event files, outside the result.
+    """
 
     student: str
     preset: str = DEFAULT_PRESET
@@ -45,6 +50,11 @@ class TuneSettings:
     seed: int = 0
     precision: str = "bf16"
     ranks: int = 1
+    kernels: str = "auto"
+    compile: bool = False
+    lora_rank: int = 0
+    launcher: str = "torchrun"
+    tensorboard: str | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -83,7 +93,9 @@ def run(
         raise TuneError(f"{samples} is not there: run `treewright generate --work {inputs}` first")
     if settings.precision not in ("bf16", "fp32"):
         raise TuneError(f"precision is bf16 or fp32, not {settings.precision!r}")
-    chosen = preset(settings.preset, settings.overrides)
+    if settings.launcher not in ("torchrun", "ray"):
+        raise TuneError(f"the launcher is torchrun or ray, not {settings.launcher!r}")
+    chosen = preset(settings.preset, settings.overrides, lora=settings.lora_rank > 0)
     student = resolve_student(settings.student, cache or cache_folder())
 
     def body(partial: Path) -> None:
@@ -101,6 +113,10 @@ def run(
             "overrides": dict(settings.overrides),
             "seed": settings.seed,
             "precision": settings.precision,
+            "kernels": settings.kernels,
+            "compile": settings.compile,
+            "lora_rank": settings.lora_rank,
+            "tensorboard": settings.tensorboard,
             "phases": [
                 {
                     "counts": dict(phase.counts),
@@ -114,7 +130,11 @@ def run(
             ],
         }
         write_json(partial / SCRATCH / JOB, job)
-        if settings.ranks == 1:
+        if settings.launcher == "ray":
+            from gpu_runner.tune.ray_launcher import launch
+
+            launch(partial, settings.ranks, say)
+        elif settings.ranks == 1:
             from gpu_runner.tune.worker import work
 
             work(partial, say)
@@ -127,16 +147,30 @@ def run(
         {"generate": inputs / "generate", "student": student},
         outputs,
         {
-            "preset": chosen.to_json(),
+            "preset": key_of(chosen),
             "seed": settings.seed,
             "limits": asdict(settings.limits),
             "precision": settings.precision,
             "ranks": settings.ranks,
+            "kernels": settings.kernels,
+            "compile": settings.compile,
+            "lora_rank": settings.lora_rank,
             "device": device,
         },
         body,
         tools=("torch", "transformers"),
     )
+
+
+def key_of(chosen: Preset) -> dict[str, Any]:
+    """What of a preset changes its result. The size of packs does not, beyond rounding, so a run that ended
+    for want of memory goes on from its checkpoint with smaller ones; nor does how often it is saved. The
+    longest row that still fits is another matter."""
+    value = chosen.to_json()
+    del value["pack_tokens"], value["checkpoint_steps"], value["sources"]
+    for phase in value["phases"]:
+        phase["max_tokens"] = min(phase["max_tokens"], chosen.pack_tokens)
+    return value
 
 
 def _torchrun(partial: Path, ranks: int) -> None:

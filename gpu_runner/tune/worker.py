@@ -7,12 +7,10 @@ that was interrupted is found in `.scratch/checkpoints/`.
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,18 +25,22 @@ from transformers.utils import logging as transformers_logging
 from gpu_runner.stage import SCRATCH
 from gpu_runner.tune.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from gpu_runner.tune.curves import curves
+from gpu_runner.tune.guard import DiskFullError, DivergedError, LossWatch, explained, require_space
 from gpu_runner.tune.loop import (
     LossNotFiniteError,
+    OutOfMemoryError,
     Position,
     StepReport,
     TrainingStoppedError,
-    batches,
     make_optimizer,
     train_phase,
     warmup_steps,
 )
+from gpu_runner.tune.lora import AdapterError, merge
 from gpu_runner.tune.phases import Phase, Preset, preset
+from gpu_runner.tune.progress import Board, BoardError, Metrics, Progress, peak_flops, shape_of
 from gpu_runner.tune.ranks import Ranks, ranks_from_environment
+from gpu_runner.tune.student_model import ModelOptions, StudentModel, StudentModelError, load_student
 from gpu_runner.tune.targets import RefusedRow, TokenRow, tokenize
 from lab.contracts import read_json, read_lines, write_bytes, write_json, write_lines
 
@@ -50,10 +52,24 @@ class NothingToTrainError(RuntimeError):
     """No phase has a row that the student can learn from."""
 
 
+ENDINGS = (
+    TrainingStoppedError,
+    LossNotFiniteError,
+    DivergedError,
+    OutOfMemoryError,
+    DiskFullError,
+    StudentModelError,
+    BoardError,
+    AdapterError,
+    NothingToTrainError,
+)
+"""Ends of a run that are told in one line; the checkpoint before them is kept."""
+
+
 def work(partial: Path, say: Say) -> None:
     """Train everything that `partial` asks for and write the stage's files into it."""
     job = read_json(partial / SCRATCH / JOB)
-    chosen = preset(job["preset"], job["overrides"])
+    chosen = preset(job["preset"], job["overrides"], lora=job.get("lora_rank", 0) > 0)
     with ranks_from_environment() as ranks, _stop_on_signals() as stop:
         _train(partial, job, chosen, ranks, stop, say if ranks.first else lambda _line: None)
 
@@ -74,13 +90,21 @@ def _train(
         raise NothingToTrainError("no training row is left: " + _reasons(refused))
 
     torch.manual_seed(job["seed"])
-    model = load_model(student, chosen, ranks)
+    precision = torch.bfloat16 if job["precision"] == "bf16" else torch.float32
+    loaded = load_student(student, ranks, precision, options_of(job, chosen))
+    model = loaded.model
+    say(f"{loaded.way}; kernels {loaded.kernels}")
     checkpoints, metrics = partial / SCRATCH / "checkpoints", Metrics(partial / "metrics.jsonl", ranks.first)
-    found = latest_checkpoint(checkpoints)
+    require_space(partial, weight_bytes(student), "the tuned model")
+    found = latest_checkpoint(checkpoints, chosen.pack_tokens)
     start = found[1] if found else Position()
     metrics.forget_after(start)
-    precision = torch.bfloat16 if job["precision"] == "bf16" else torch.float32
-    progress = Progress(rows, chosen, start, say)
+    ranks.barrier()
+    watch = LossWatch()
+    for line in metrics.lines():
+        watch.add(line["phase"], line["step"], line["loss"], line["learning_rate"])
+    tell = Tell(metrics, Progress(rows, chosen, start, say), Board(job.get("tensorboard"), ranks.first))
+    speed = Speed(loaded, ranks)
     for index, phase in enumerate(chosen.phases):
         if index < start.phase or not rows[index]:
             continue
@@ -91,11 +115,11 @@ def _train(
             say(f"going on from phase {here.phase + 1}, step {here.step + 1}")
 
         def save(position: Position, optimizer: torch.optim.Optimizer = optimizer) -> None:
-            save_checkpoint(checkpoints, model, optimizer, position, ranks)
+            save_checkpoint(checkpoints, model, optimizer, position, ranks, chosen.pack_tokens)
 
-        def on_step(report: StepReport) -> None:
-            metrics.add(report)
-            progress.step(report)
+        def on_step(report: StepReport, rows: Sequence[TokenRow] = rows[index]) -> None:
+            tell(report, speed.mfu(report, rows))
+            watch.add(report.phase, report.step, report.loss, report.learning_rate)
 
         train_phase(
             model,
@@ -110,18 +134,21 @@ def _train(
             on_step=on_step,
             stop=stop,
             autocast=ranks.autocast(precision),
+            losses=loaded.losses,
         )
         save(Position(index + 1))
     if found and not any(rows[start.phase :]):  # killed after training, before the model was saved
         load_checkpoint(found[0], model, make_optimizer(model, chosen), found[1], ranks)
 
-    save_model(model, student, tokenizer, partial / "model", ranks)
+    tell.close()
+    save_model(model, student, tokenizer, partial / "model", ranks, options_of(job, chosen).lora_rank)
     if ranks.first:
         lines = metrics.lines()
         flat = [row.to_json() | {"phase": n + 1} for n, some in enumerate(refused) for row in some]
         write_lines(partial / "training" / "refused.jsonl", flat)
         write_json(
-            partial / "phases.json", phases_report(job, chosen, rows, refused, lines, ranks, bool(found))
+            partial / "phases.json",
+            phases_report(job, chosen, rows, refused, lines, ranks, bool(found), loaded),
         )
         write_bytes(partial / "curves.svg", [curves(lines).encode()])
     ranks.barrier()
@@ -142,93 +169,86 @@ def read_rows(
 
 
 def load_model(student: Path, chosen: Preset, ranks: Ranks) -> nn.Module:
-    model = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32, local_files_only=True)
-    if chosen.activation_checkpointing:
-        model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
-    return ranks.place(model)
+    """The student's weights in fp32, as the loop's plain way takes them."""
+    options = ModelOptions(activation_checkpointing=chosen.activation_checkpointing)
+    return load_student(student, ranks, torch.float32, options).model
 
 
-def save_model(model: nn.Module, student: Path, tokenizer: Any, folder: Path, ranks: Ranks) -> None:
+def options_of(job: dict[str, Any], chosen: Preset) -> ModelOptions:
+    return ModelOptions(
+        kernels=job.get("kernels", "auto"),
+        compile=job.get("compile", False),
+        lora_rank=job.get("lora_rank", 0),
+        activation_checkpointing=chosen.activation_checkpointing,
+    )
+
+
+def weight_bytes(student: Path) -> int:
+    return sum(path.stat().st_size for path in student.glob("*.safetensors"))
+
+
+def save_model(
+    model: nn.Module, student: Path, tokenizer: Any, folder: Path, ranks: Ranks, lora_rank: int = 0
+) -> None:
     """Safetensors in the student's own precision, with its tokenizer and chat template."""
-    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    only = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=lora_rank > 0)
+    weights = get_model_state_dict(model, options=only)
     if ranks.first:
         shutil.rmtree(folder, ignore_errors=True)
         tuned = AutoModelForCausalLM.from_pretrained(student, dtype="auto", local_files_only=True)
-        tuned.load_state_dict(weights)
+        if lora_rank:
+            tuned = merge(tuned, lora_rank, weights)
+        else:
+            tuned.load_state_dict(weights)
         tuned.config.name_or_path = ""  # no path of this machine goes into a release
-        tuned.save_pretrained(folder)
-        tokenizer.name_or_path = ""
-        tokenizer.save_pretrained(folder)
+        needed = weight_bytes(student)
+        require_space(folder, needed, "the tuned model")
+        with explained(folder, needed, "the tuned model"):
+            tuned.save_pretrained(folder)
+            tokenizer.name_or_path = ""
+            tokenizer.save_pretrained(folder)
         for path in folder.iterdir():
             path.chmod(0o644)  # safetensors writes for its owner alone
     ranks.barrier()
 
 
-class Metrics:
-    """`metrics.jsonl`: one line per optimizer step, on the first rank only."""
+class Speed:
+    """MFU of each step where the GPU's peak is known."""
 
-    def __init__(self, path: Path, writes: bool) -> None:
-        self._path, self._writes = path, writes
+    def __init__(self, student: StudentModel, ranks: Ranks) -> None:
+        gpu = ranks.device.type == "cuda"
+        self._peak = peak_flops(torch.cuda.get_device_name(ranks.device)) if gpu else None
+        self._ranks = ranks.size
+        self._shape = shape_of(student.model) if self._peak else None
 
-    def add(self, report: StepReport) -> None:
-        if self._writes:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(report.to_json(), sort_keys=True) + "\n")
-
-    def lines(self) -> list[dict[str, Any]]:
-        return list(read_lines(self._path)) if self._path.exists() else []
-
-    def forget_after(self, position: Position) -> None:
-        """Drop what a killed run did beyond its last checkpoint: it will be done again. A torn last line
-        goes too.
-        """
-        if not self._writes or not self._path.exists():
-            return
-        kept = []
-        for text in self._path.read_text("utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                break
-            if (line["phase"], line["step"]) <= (position.phase + 1, position.step):
-                kept.append(line)
-        write_lines(self._path, kept)
+    def mfu(self, report: StepReport, rows: Sequence[TokenRow]) -> float | None:
+        if self._shape is None or self._peak is None or not rows:
+            return None
+        # The rows of a step are a random part of the phase's: their squares are taken on the average.
+        squares = sum(len(row.tokens) ** 2 for row in rows) * report.rows // len(rows)
+        done = self._shape.flops(report.tokens, report.targets, squares)
+        return done / max(report.seconds, 1e-9) / (self._peak * self._ranks)
 
 
-class Progress:
-    """One line at the first and last step of a phase and every few seconds: loss, speed, time left."""
+class Tell:
+    """One step told everywhere: `metrics.jsonl`, the terminal, TensorBoard."""
 
-    def __init__(
-        self,
-        rows: Sequence[Sequence[TokenRow]],
-        chosen: Preset,
-        start: Position,
-        say: Say,
-        every: float = 5.0,
-    ) -> None:
-        self._say, self._every, self._last = say, every, 0.0
-        self._tokens = self._seconds = 0.0
-        self._left = 0
-        for index, phase in enumerate(chosen.phases):
-            if index >= start.phase:
-                plan = batches(len(rows[index]), phase, index, 0)
-                share = 1 - start.step / len(plan) if index == start.phase and plan else 1
-                self._left += int(sum(len(row.tokens) for row in rows[index]) * phase.epochs * share)
+    def __init__(self, metrics: Metrics, progress: Progress, board: Board) -> None:
+        self._metrics, self._progress, self._board = metrics, progress, board
+        self._steps = len(metrics.lines())
 
-    def step(self, report: StepReport) -> None:
-        self._tokens += report.tokens
-        self._seconds += report.seconds
-        self._left = max(0, self._left - report.tokens)
-        now = time.monotonic()
-        if report.step not in (1, report.steps) and now - self._last < self._every:
-            return
-        self._last = now
-        speed = self._tokens / max(self._seconds, 1e-9)
-        left = self._left / speed
-        self._say(
-            f"phase {report.phase} epoch {report.epoch} step {report.step}/{report.steps}: "
-            f"loss {report.loss:.4f}, {speed:.0f} tokens/s, {int(left // 60)}:{int(left % 60):02d} left"
-        )
+    def __call__(self, report: StepReport, mfu: float | None) -> None:
+        speed = round(report.tokens / max(report.seconds, 1e-9), 1)
+        line = report.to_json() | {"tokens_per_second": speed}
+        if mfu is not None:
+            line["mfu"] = round(mfu, 4)
+        self._metrics.add(line)
+        self._progress.step(report, mfu)
+        self._board.add(line, self._steps)
+        self._steps += 1
+
+    def close(self) -> None:
+        self._board.close()
 
 
 def phases_report(
@@ -239,6 +259,7 @@ def phases_report(
     lines: Sequence[dict[str, Any]],
     ranks: Ranks,
     resumed: bool,
+    loaded: StudentModel,
 ) -> dict[str, Any]:
     """`phases.json` (schema `phases.json`): what each phase was given, how it was set and what came of it."""
     done = []
@@ -259,6 +280,7 @@ def phases_report(
                 "rows": len(rows[index]),
                 "counts": job["phases"][index]["counts"],
                 "by_leaf": job["phases"][index]["by_leaf"],
+                "by_source": job["phases"][index]["by_source"],
                 "notes": job["phases"][index]["notes"],
                 "refused": [row.to_json() for row in refused[index]],
                 "data_digest": job["phases"][index]["digest"],
@@ -279,6 +301,7 @@ def phases_report(
             }
         )
     gpu = ranks.device.type == "cuda"
+    shares = [line["mfu"] for line in lines if line.get("mfu") is not None]
     peak = (
         torch.cuda.max_memory_allocated()
         if gpu
@@ -292,6 +315,12 @@ def phases_report(
         "precision": job["precision"],
         "device": ranks.device.type,
         "ranks": ranks.size,
+        "way": str(loaded.way),
+        "kernels": loaded.kernels,
+        "compiled": job.get("compile", False),
+        "lora_rank": job.get("lora_rank", 0),
+        "pack_tokens": chosen.pack_tokens,
+        "mfu": round(sum(shares) / len(shares), 4) if shares else None,
         "resumed": resumed,
         "peak_memory_bytes": peak,
         "seconds": round(sum(phase["seconds"] for phase in done), 3),
@@ -344,7 +373,7 @@ def _stop_on_signals() -> Iterator[Callable[[], bool]]:
 def main() -> int:
     try:
         work(Path(sys.argv[1]), lambda line: print(line, flush=True))
-    except (TrainingStoppedError, LossNotFiniteError, NothingToTrainError) as error:
+    except ENDINGS as error:
         print(f"tune: {error}", file=sys.stderr, flush=True)
         return 1
     return 0

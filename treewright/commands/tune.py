@@ -31,7 +31,21 @@ def tune(
     max_rows: Annotated[int | None, typer.Option(help="Override in every phase: new rows at most.")] = None,
     seed: Annotated[int, typer.Option(help="Of mixing and order.")] = 0,
     precision: Annotated[str, typer.Option(help="bf16 (arithmetic; weights stay fp32) or fp32.")] = "bf16",
-    ranks: Annotated[int, typer.Option(min=1, help="Processes on this machine, one per GPU.")] = 1,
+    ranks: Annotated[int, typer.Option(min=1, help="Training processes, one per GPU.")] = 1,
+    launcher: Annotated[
+        str, typer.Option(help="torchrun: all ranks on this machine; ray: on the nodes of a Ray cluster.")
+    ] = "torchrun",
+    pack_tokens: Annotated[
+        int | None, typer.Option(help="Room of one forward pass on one rank; less needs less memory.")
+    ] = None,
+    lora: Annotated[
+        int, typer.Option(min=0, help="Train adapters of this rank and merge them; 0 trains every weight.")
+    ] = 0,
+    kernels: Annotated[
+        str, typer.Option(help="auto (Liger's where installed, on GPUs), liger or torch.")
+    ] = "auto",
+    compile_layers: Annotated[bool, typer.Option("--compile", help="torch.compile every layer.")] = False,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's event files.")] = None,
 ) -> None:
     """Mix the samples into phases, tune the student on each, and write the model to WORK/tune."""
     # Before torch loads: idle worker threads that spin starve everything else on a small machine.
@@ -50,6 +64,7 @@ def tune(
         "learning_rate": learning_rate,
         "effective_batch": effective_batch,
         "max_rows": max_rows,
+        "pack_tokens": pack_tokens,
     }
     try:
         settings = settings_from_plan(
@@ -60,6 +75,11 @@ def tune(
             seed=seed,
             precision=precision,
             ranks=ranks,
+            launcher=launcher,
+            lora_rank=lora,
+            kernels=kernels,
+            compile=compile_layers,
+            tensorboard=str(tensorboard) if tensorboard else None,
         )
         manifest = run(work, work / "tune", settings, say=typer.echo)
     except (
@@ -74,10 +94,10 @@ def tune(
         typer.echo(f"tune: {error}", err=True)
         raise typer.Exit(2) from error
     except RuntimeError as error:
-        from gpu_runner.tune.loop import LossNotFiniteError, TrainingStoppedError
-        from gpu_runner.tune.worker import NothingToTrainError
+        from gpu_runner.tune.ray_launcher import LauncherError
+        from gpu_runner.tune.worker import ENDINGS
 
-        if not isinstance(error, LossNotFiniteError | TrainingStoppedError | NothingToTrainError):
+        if not isinstance(error, (*ENDINGS, LauncherError)):
             raise
         typer.echo(f"tune: {error}", err=True)
         raise typer.Exit(1) from error
