@@ -8,6 +8,7 @@ reconciles. With Postgres as the database several such processes share the work;
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 
@@ -93,4 +94,10 @@ def serve(settings: Settings, host: str, port: int) -> None:
     # The largest delivery is read in parts; a slow reader is cut off by uvicorn's own keep-alive limit.
     config = uvicorn.Config(build(settings), host=host, port=port, log_config=None, access_log=False)
     config.timeout_graceful_shutdown = 25
-    uvicorn.Server(config).run()
+    server = uvicorn.Server(config)
+    if threading.current_thread() is threading.main_thread():
+        # uvicorn stops in order at these signals and then raises them again: an end that was asked for is no
+        # failure, so this exits with 0, also when the signal comes before uvicorn listens.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    server.run()
