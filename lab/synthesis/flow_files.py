@@ -15,16 +15,18 @@ file, line and field.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 
-from lab.config import EMBEDDED_MODEL, RepositoryConfig
+from lab.config import CONFIG_PATH, EMBEDDED_MODEL, RepositoryConfig
 from lab.contracts import canonical, schema
 from lab.synthesis.flow import KINDS, Flow, FlowError, build_flow, prompt_files, shipped
 from lab.taxonomy.benchmarks import LIMIT, Items
+from lab.taxonomy.findings import Finding
 from lab.taxonomy.model import Kind
 from lab.taxonomy.tree import Tree
 from lab.untrusted import Refused, YamlBudgets, YamlNode, parse_yaml, relative_path
@@ -88,6 +90,25 @@ def flow_files(config: RepositoryConfig, tree: Tree | None) -> dict[Kind, FlowFi
 def flows_of(config: RepositoryConfig, tree: Tree | None) -> dict[Kind, Flow]:
     """Every kind's flow, ready to run. Raises `FlowError`."""
     return {kind: files.build() for kind, files in flow_files(config, tree).items()}
+
+
+def flow_findings(config: RepositoryConfig, tree: Tree) -> list[Finding]:
+    """What is wrong with the repository's own flows, for lint (rule `config`)."""
+    found = []
+    for kind, path in sorted(config.synthesis.flows.items()):
+        try:
+            read_flow(tree, path, cast(Kind, kind))
+        except FlowError as error:
+            for line in str(error).splitlines():
+                place = _TOLD.match(line)
+                file, row, column = place.group(1, 2, 3) if place else (CONFIG_PATH, "1", "1")
+                said = line[place.end() :] if place else line
+                help_ = "docs/synthesis.md and schemas/flow.json say what a flow may hold."
+                found.append(Finding(file, int(row), int(column), "config", "error", said[:400], help_))
+    return found
+
+
+_TOLD = re.compile(r"(\S+?):(\d+):(\d+): ")
 
 
 def benchmark_of(config: RepositoryConfig, tree: Tree) -> Items | None:

@@ -115,6 +115,7 @@ class _Run:
             elif name == ATTRIBUTION and f"{path.rpartition('/')[0]}/{QNA}" not in self.present:
                 self.files += 1
                 self.findings += self._attribution_file(path)
+        self.findings += self._flows()
         self._links()
         self._elsewhere(leaves)
         return LintReport(tuple(sorted(set(self.findings))), self.files)
@@ -145,6 +146,24 @@ class _Run:
             return load_config(self.tree.read(path, 1 << 18))[1]
         except Refused as refused:
             return [Finding(path, 1, 1, "config", "error", refused.reason, refused.hint)]
+
+    def _flows(self) -> list[Finding]:
+        """The repository's own flows, as the configuration beside them names them: a flow that does not hold
+        together would stop the next release."""
+        homes = (".github/", ".treewright/")
+        if self.only is not None and not any(path.startswith(homes) for path in self.only):
+            return []
+        if CONFIG_PATH not in self.present:
+            return []
+        try:
+            config, _ = load_config(self.tree.read(CONFIG_PATH, 1 << 18))
+        except Refused:
+            return []  # told by `_config`
+        if not config.synthesis.flows:
+            return []
+        from lab.synthesis.flow_files import flow_findings  # only a repository with flows pays for it
+
+        return flow_findings(config, self.tree)
 
     @property
     def advisor(self) -> Advisor:

@@ -20,6 +20,7 @@ from lab.synthesis.flow import KINDS, FlowError, load_flow
 from lab.synthesis.flow_files import FILE_LIMIT, FlowFiles, flow_files, flows_of, preset_of, read_flow
 from lab.synthesis.heldout import split
 from lab.synthesis.leaf import make_task, synthesize
+from lab.taxonomy.lint import lint
 from lab.taxonomy.tree import FolderTree, GitTree
 from tests.lab.synthesis.helpers import model
 from tests.lab.synthesis.test_flows import FAST, island, island_chunks
@@ -222,3 +223,17 @@ def test_a_prompt_that_names_what_no_row_has_is_refused_before_anything_is_asked
     assert told.startswith(
         ".github/flows/quiz/prompts/ask.yaml:2:7: prompt ask.yaml: user: quiz has no chapter"
     )
+
+
+@pytest.mark.parametrize("only", [None, [".github/flows/quiz/prompts/ask.yaml"]])
+def test_lint_tells_a_broken_flow_at_its_line_before_a_release_stumbles_over_it(
+    tmp_path: Path, only: list[str] | None
+) -> None:
+    named = f"version: 1\nsynthesis:\n  flows: {{knowledge: {PATH}}}\n"
+    settings: dict[str, str | bytes] = {".github/treewright.yml": named}
+    good = write(tmp_path / "good", {**files(), **settings})
+    assert lint(FolderTree(good), RepositoryConfig(), only).ok
+    broken = write(tmp_path / "broken", {**files(ask=ASK.replace("passage", "chapter")), **settings})
+    (found,) = lint(FolderTree(broken), RepositoryConfig(), only).findings
+    assert (found.file, found.line, found.rule) == (".github/flows/quiz/prompts/ask.yaml", 2, "config")
+    assert lint(FolderTree(broken), RepositoryConfig(), ["knowledge/a/qna.yaml"]).ok
