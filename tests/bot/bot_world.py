@@ -56,7 +56,7 @@ T = TypeVar("T")
 HTTP = httpx.Client(timeout=30, trust_env=False)
 
 
-def until(look: Callable[[], T], what: str, seconds: float = 60.0) -> T:
+def until(look: Callable[[], T], what: str, seconds: float = 180.0) -> T:
     """The first true thing that `look` gives."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -210,7 +210,7 @@ class Change:
         match = re.search(r"^### (.*)$", self.sticky(), re.MULTILINE)
         return match.group(1) if match else ""
 
-    def becomes(self, title: str, seconds: float = 60.0) -> str:
+    def becomes(self, title: str, seconds: float = 180.0) -> str:
         """Wait until the comment has this headline; returns the comment."""
         until(lambda: self.title() == title, f"the headline “{title}” (now “{self.title()}”)", seconds)
         return self.sticky()
