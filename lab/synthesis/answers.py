@@ -13,7 +13,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -153,12 +153,14 @@ class AnswerStore:
 
     async def get(self, key: str) -> Answer | None:
         row = self._file.one(key)
-        return from_row(row) if row else self._fresh.get(key)
+        if row is not None:
+            return from_row(row)
+        return replace(self._fresh[key], cached=True) if key in self._fresh else None
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, Answer]:
         found = {row[0]: from_row(row) for row in self._file.many(keys)}
         if self._fresh:
-            found |= {key: self._fresh[key] for key in keys if key in self._fresh}
+            found |= {key: replace(self._fresh[key], cached=True) for key in keys if key in self._fresh}
         return found
 
     def put(self, answer: Answer) -> None:

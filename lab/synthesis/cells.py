@@ -287,7 +287,10 @@ class Cells:
         if form is not None:
             params["response_format"] = form
         messages = [*prompt.messages(values), *told]
-        return await self.engine.chat(self.endpoints[role], messages, params)
+        # What rows share at the start of their prompts is the leaf's examples and the chunk: where an
+        # endpoint has several addresses, those rows go to one, whose prefix cache is warm.
+        affinity = f"{self.task.leaf}\n{row.get('passage', '')}"
+        return await self.engine.chat(self.endpoints[role], messages, params, affinity)
 
 
 def shown(view: Values) -> str:

@@ -5,7 +5,7 @@ bound is halved at most once for each round of requests and grows by one for eac
 (additive increase, multiplicative decrease: Chiu and Jain 1989, the rule of TCP). `Retry-After` closes the
 gate for everybody.
 
-`Balancer` sends requests of one document to one address, so that the server's prefix cache stays warm:
+`preference` and `pick` send requests of one document to one address, so that its prefix cache stays warm:
 rendezvous hashing (Thaler and Ravishankar 1998), where losing an address moves only its own documents. An
 address with a queue well over the average passes work on (consistent hashing with bounded loads, Mirrokni
 et al. 2018, whose c = 1.25 is used), so that one large document does not leave the others idle.
@@ -89,7 +89,7 @@ class Gate:
             asyncio.get_running_loop().call_later(after + 0.001, self._admit)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def preference(affinity: str, addresses: tuple[str, ...]) -> tuple[str, ...]:
     """The addresses in the order in which they should get what belongs to `affinity`."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _MARKUP = re.compile(r"<\|?|\|>")
@@ -50,8 +51,11 @@ def stem(word: str) -> str:
     return word[:-1] if word.endswith("e") and len(word) > 3 else word
 
 
+@lru_cache(maxsize=4096)
 def content_words(text: str) -> frozenset[str]:
-    """Stems of the words that carry meaning."""
+    """Stems of the words that carry meaning. Remembered, for every row of a leaf is held against all of the
+    leaf's sentences.
+    """
     return frozenset(stem(word) for word in words(text) if word not in STOPWORDS)
 
 
