@@ -46,6 +46,8 @@ class Bot:
         audit.note("the bot is up", app=self._services.settings.app_slug)
 
     def stop(self) -> None:
+        # Who waits for a rate limit to end stops waiting; the job is taken up at the next start.
+        self._services.app.stopping.set()
         self._reconciler.stop()
         self._dispatcher.stop()
         jobs.close_jobs()

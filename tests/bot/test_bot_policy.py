@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.policy import Asked, Person, Reason, Rules, decide, maintains, may
+from bot.policy import Asked, Bound, Person, Reason, Rules, decide, maintains, may, stale
 
 HEAD = "a" * 40
 OTHER = "b" * 40
@@ -94,3 +94,25 @@ def test_less_than_the_configured_permission_never_passes(role: str | None, need
     if granted:
         assert role is not None
         assert order.index(role) >= max(order.index(needed), order.index("write"))
+
+
+BOUND = Bound(HEAD, "sha256:1", "b" * 40)
+LEAVES = {"knowledge/animals/birds"}
+
+
+@pytest.mark.parametrize(
+    ("now", "base_paths", "reason"),
+    [
+        (BOUND, (), None),
+        (BOUND, ("knowledge/animals/birdsong/qna.yaml", "README.md"), None),
+        (replace(BOUND, head=OTHER), (), "head_moved"),
+        (replace(BOUND, preview_digest="sha256:2"), (), "preview_changed"),
+        (replace(BOUND, base="c" * 40), (), "base_changed"),
+        (BOUND, ("knowledge/animals/birds/qna.yaml",), "base_changed"),
+        (BOUND, ("knowledge/animals/birds",), "base_changed"),
+    ],
+)
+def test_an_approval_holds_for_what_was_read_and_for_nothing_else(
+    now: Bound, base_paths: tuple[str, ...], reason: Reason | None
+) -> None:
+    assert stale(BOUND, now, LEAVES, base_paths) == reason

@@ -1,0 +1,174 @@
+"""Stories about which commit is meant: force-pushes, a base that moved on, closed and opened again, forks and
+branches that are gone, repositories that got another name or another owner.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from bot_world import EXAMPLES, Change, Person, World, bot, bot_settings, new_world, until
+
+from bot.store import Store
+
+GOOD = EXAMPLES / "contributions/good"
+LEAF = "knowledge/geography/farne_mora"
+LINT = "treewright / lint"
+READY = "Ready for a maintainer"
+NOTE = f"{LEAF}/attribution.txt"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with new_world(tmp_path_factory.mktemp("ledger")) as made, bot(made, reconcile_seconds=1):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def store(world: World) -> Iterator[Store]:
+    opened = Store(bot_settings(world).database_url)
+    yield opened
+    opened.close()
+
+
+def ready(world: World) -> tuple[Change, str, Person]:
+    change = world.repository().fork(world.person("newcomer"))
+    head = change.push(GOOD)
+    change.open()
+    change.becomes(READY)
+    return change, head, world.person("mara")
+
+
+def merged_head(change: Change) -> str:
+    until(lambda: change.pull()["merged"], "the merge")
+    sha = change.pull()["merge_commit_sha"]
+    return str(change.author.api("GET", f"{change.path}/commits/{sha}")["parents"][1]["sha"])
+
+
+def attribution(extra: str) -> dict[str, str | bytes | None]:
+    return {NOTE: (GOOD / NOTE).read_text() + extra}
+
+
+def test_a_push_back_and_forth_ends_at_the_first_commit_and_reviews_it_once(
+    world: World, store: Store
+) -> None:
+    change, first, mara = ready(world)
+    second = change.push(attribution("\n"))
+    until(lambda: second[:10] in change.sticky(), "the second commit")
+    change.becomes(READY)
+    change.author.git("reset", "-q", "--hard", first, cwd=change.clone)
+    change.author.git("push", "-q", "-f", "origin", "HEAD:refs/heads/mine", cwd=change.clone)
+    until(lambda: first[:10] in change.sticky(), "the first commit again")
+    assert change.title() == READY
+    assert len(change.checks(first, LINT)) == len(change.checks(second, LINT)) == 1
+    ledger = store.heads(change.pull()["base"]["repo"]["id"], change.number)
+    assert [head.sha for head in ledger] == [first, second, first]
+    assert [head.until is None for head in ledger] == [False, False, True]
+
+    stale = change.say(mara, f"/approve {second}")
+    assert f"`/approve {first}`" in change.reply(stale)
+    change.say(mara, f"/approve {first}")
+    assert merged_head(change) == first
+
+
+def test_an_approval_does_not_hold_when_the_base_changed_the_same_leaf(world: World) -> None:
+    change, head, mara = ready(world)
+    name = change.repository.name
+    theirs = world.forge.forge.named(name)
+    git = world.forge.forge.git(theirs)
+    clone = world.folder / f"base-{change.number}-{theirs.id}"
+    mara.git("clone", "-q", f"{world.forge.url}/{name}.git", str(clone))
+
+    def push(file: str) -> None:
+        (clone / file).parent.mkdir(parents=True, exist_ok=True)
+        (clone / file).write_text("Something else\n")
+        mara.git("add", "-A", cwd=clone)
+        mara.git("commit", "-q", "-m", "Main moves on", cwd=clone)
+        mara.git("push", "-q", "origin", "HEAD:refs/heads/main", cwd=clone)
+
+    push(f"{LEAF}/NOTES.md")
+    assert git.resolve("main") != head
+    refused = change.say(mara, f"/approve {head}")
+    assert "changed the same leaf" in change.reply(refused)
+    assert change.pull()["merged"] is False
+
+    # The author brings the branch up to date; what is previewed then is what is merged.
+    base = f"{world.forge.url}/{name}.git"
+    change.author.git("pull", "-q", "--no-edit", "--no-rebase", base, "main", cwd=change.clone)
+    (change.clone / LEAF / "NOTES.md").unlink()
+    newer = change.push({})
+    until(lambda: newer[:10] in change.sticky(), "the merged branch")
+    change.becomes(READY)
+    push("docs/elsewhere.md")
+    change.say(mara, f"/approve {newer}")
+    assert merged_head(change) == newer
+
+
+def test_a_closed_pull_request_is_opened_again_and_goes_on(world: World) -> None:
+    change, head, mara = ready(world)
+    change.author.api("PATCH", f"{change.path}/pulls/{change.number}", {"state": "closed"})
+    change.becomes("Closed")
+    assert "not open any more" in change.reply(change.say(mara, f"/approve {head}"))
+    change.author.api("PATCH", f"{change.path}/pulls/{change.number}", {"state": "open"})
+    change.becomes(READY)
+    change.say(mara, f"/approve {head}")
+    assert merged_head(change) == head
+    assert len([one for one in change.from_bot() if "treewright:pull-request" in one]) == 1
+
+
+def test_a_fork_that_was_deleted_takes_nothing_away(world: World) -> None:
+    change, head, mara = ready(world)
+    fork = change.author.api("GET", f"{change.path}/pulls/{change.number}")["head"]["repo"]
+    world.forge.forge.delete_repo(world.forge.forge.named(fork["full_name"]))
+    until(lambda: change.pull()["head"]["repo"] is None, "the fork is gone")
+    again = change.say(change.author, "/lint")
+    assert change.answered(again) == "+1"
+    until(lambda: len(change.checks(head, LINT)) == 2, "the lint again")
+    change.becomes(READY)
+    change.say(mara, f"/approve {head}")
+    assert merged_head(change) == head
+
+
+def test_a_branch_that_was_deleted_closes_the_pull_request_until_it_is_back(world: World) -> None:
+    change, head, mara = ready(world)
+    change.author.git("push", "-q", "origin", "--delete", "mine", cwd=change.clone)
+    change.becomes("Closed")  # GitHub closes it
+    assert "not open any more" in change.reply(change.say(mara, f"/approve {head}"))
+    change.author.git("push", "-q", "origin", "HEAD:refs/heads/mine", cwd=change.clone)
+    change.author.api("PATCH", f"{change.path}/pulls/{change.number}", {"state": "open"})
+    change.becomes(READY)
+    change.say(mara, f"/approve {head}")
+    assert merged_head(change) == head
+
+
+def move(world: World, change: Change, owner: str, name: str) -> None:
+    world.admin("POST", f"/repos/{change.repository.name}/move", {"owner": owner, "name": name})
+    change.repository.name = f"{owner}/{name}"
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["heard", "unheard"])
+def test_a_renamed_repository_is_the_same_repository(world: World, heard: bool) -> None:
+    change, head, mara = ready(world)
+    world.admin("POST", "/faults", {} if heard else {"lose_deliveries": 1})
+    move(world, change, "acme", f"renamed-{time.time_ns()}")
+    newer = change.push(attribution("\n"))
+    until(lambda: newer[:10] in change.sticky(), "the newer commit")
+    change.becomes(READY)
+    assert len([one for one in change.from_bot() if "treewright:pull-request" in one]) == 1
+    assert len(change.checks(head, LINT)) == 1
+    change.say(mara, f"/approve {newer}")
+    assert merged_head(change) == newer
+
+
+def test_a_transferred_repository_is_seen_through_its_new_owner(world: World) -> None:
+    world.admin("POST", "/orgs", {"login": "beta"})
+    world.admin("POST", "/repos", {"owner": "beta", "name": "other"})
+    world.admin("PATCH", "/apps/treewright", {"repositories": ["beta/other"]})
+    change, _, mara = ready(world)
+    move(world, change, "beta", f"moved-{time.time_ns()}")
+    newer = change.push(attribution("\n"))
+    until(lambda: newer[:10] in change.sticky(), "the newer commit")
+    change.becomes(READY)
+    change.say(mara, f"/approve {newer}")
+    assert merged_head(change) == newer
