@@ -1,7 +1,8 @@
 """The request engine side by side with sdg-hub, instructlab-sdg, distilabel and a bare aiohttp loop.
 
     .venv/bin/python bench/synthesis/run.py                    # everything, about 25 minutes
-    .venv/bin/python bench/synthesis/run.py --quick            # small sizes, about 3 minutes
+    .venv/bin/python bench/synthesis/run.py --quick            # small sizes, no network, about 2 minutes
+    .venv/bin/python bench/synthesis/run.py --quick --peers    # small sizes with the peers
     .venv/bin/python bench/synthesis/run.py --only overhead,kill
 
 One test server (`server.py`, a process of its own) answers everybody. Peers are installed from PyPI, each
@@ -73,6 +74,8 @@ def main() -> None:
     if unknown:
         sys.exit(f"--only knows {', '.join(PARTS)}; not {', '.join(unknown)}")
     print(f"python {sys.version.split()[0]}, {os.cpu_count()} cores, load {_load()}")
+    if given.peers:
+        _python("server", SERVER)  # on uvloop, so that the server does not set the limit
     with tempfile.TemporaryDirectory(prefix="treewright-bench-") as folder:
         for part in PARTS:
             if part in wanted:
@@ -84,7 +87,7 @@ def overhead(sizes: Sizes, folder: Path, given: argparse.Namespace) -> None:
     """One request a row, 256 in flight, 200 ms: everybody in turn, again and again."""
     width, latency = 256, 0.2
     contenders = {"aiohttp, nothing else": (sys.executable, "client_aiohttp.py")}
-    if not given.offline:
+    if given.peers:
         for name in PEERS:
             contenders[name] = (environment(name), PEERS[name][0])
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ("Treewright", *contenders)}
@@ -310,8 +313,12 @@ def environment(name: str) -> str:
     return _python(name.split()[0], PEERS[name][1])
 
 
+SERVER = [["uvloop==0.23.0"]]
+
+
 def _server_python() -> str:
-    return _python("server", [["uvloop==0.23.0"]])
+    python = CACHE / "server" / "bin" / "python"
+    return str(python) if python.exists() else sys.executable
 
 
 def _python(name: str, installs: Sequence[Sequence[str]]) -> str:
@@ -350,9 +357,12 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) ->
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes")
-    parser.add_argument("--offline", action="store_true", help="no peers, nothing is installed but uvloop")
+    parser.add_argument("--peers", action="store_true", help="the peers too (default without --quick)")
+    parser.add_argument("--offline", action="store_true", help="no peers, nothing is installed")
     parser.add_argument("--only", help=f"some of {','.join(PARTS)}")
-    return parser.parse_args()
+    given = parser.parse_args()
+    given.peers = (given.peers or not given.quick) and not given.offline
+    return given
 
 
 if __name__ == "__main__":
