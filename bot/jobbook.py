@@ -157,7 +157,8 @@ class JobBook(Database):
 
     def counters(self) -> dict[str, int]:
         """Everything that is counted: `healed_pulls`, `healed_checks`, `healed_comments`, `healed_merges`,
-        `healed_releases`, `healed_deliveries`, `redelivered`, `failed`, `rate_limited`, `duplicate_events`.
+        `healed_commands`, `healed_releases`, `healed_deliveries`, `redelivered`, `failed`, `rate_limited`,
+        `duplicate_events`.
         """
         with self.engine.connect() as connection:
             return {row.name: row.value for row in connection.execute(sa.select(t.counters))}

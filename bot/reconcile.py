@@ -14,10 +14,12 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from bot import audit, jobs, release
 from bot.commands import parse
+from bot.courtesy import StoppingError
 from bot.events import PullFacts, identity, read
 from bot.github import Json, Repository
 from bot.inbox import automatic
@@ -36,50 +38,60 @@ _TRIES = 5
 
 
 class Reconciler:
-    """One thread; `due` makes it look at once. `seconds` 0 looks only when it is told to."""
+    """Two threads: one looks around, at once when `due` is set and else every `seconds` (0: only when it is
+    told to); the other one says to the other replicas that this one lives, and takes over from those that
+    do not.
+    """
 
     def __init__(self, services: Services, seconds: float, due: threading.Event) -> None:
         self._services = services
         self._seconds = seconds
         self._due = due
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
+        self._threads = [threading.Thread(target=self._run, name="reconcile", daemon=True)]
+        if services.store.shared:
+            self._threads.append(threading.Thread(target=self._live, name="heartbeat", daemon=True))
 
     def start(self) -> None:
         self._due.set()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         self._stop.set()
         self._due.set()
-        self._thread.join(timeout=10)
+        for thread in self._threads:
+            thread.join(timeout=10)
 
     def _run(self) -> None:
-        due = 0.0
         while not self._stop.is_set():
-            if self._due.is_set() or (self._seconds and time.monotonic() >= due):
-                self._due.clear()
-                due = time.monotonic() + self._seconds
-                self._look()
-            # Between two looks a replica says that it lives, and takes over from those that do not.
-            beat = min(_HEARTBEAT, self._seconds or _HEARTBEAT)
-            self._safely(lambda: jobs.take_over(_SILENT_BEATS * beat))  # noqa: B023 - called at once
-            self._due.wait(beat)
+            self._due.wait(self._seconds or None)
+            self._due.clear()
+            if self._stop.is_set():
+                return
+            # One replica at a time; the others would only ask GitHub the same.
+            with self._services.store.leading("reconcile") as mine:
+                for look in (sweep, reconcile, _prune) if mine else ():
+                    self._safely(look)
 
-    def _look(self) -> None:
-        # One replica at a time; the others would only ask GitHub the same.
-        with self._services.store.leading("reconcile") as mine:
-            if mine:
-                self._safely(lambda: sweep(self._services))
-                self._safely(lambda: reconcile(self._services))
-                self._safely(lambda: self._services.store.prune(time.time()))
+    def _live(self) -> None:
+        beat = min(_HEARTBEAT, self._seconds or _HEARTBEAT)
+        while not self._stop.is_set():
+            self._safely(lambda _: jobs.take_over(_SILENT_BEATS * beat))
+            self._stop.wait(beat)
 
-    def _safely(self, work: object) -> None:
+    def _safely(self, look: Callable[[Services], object]) -> None:
         try:
-            work()  # type: ignore[operator]
+            look(self._services)
+        except StoppingError:
+            return
         except Exception:
             if not self._stop.is_set():
                 audit.trouble("reconcile did not finish; the next one tries again")
+
+
+def _prune(services: Services) -> int:
+    return services.store.prune(time.time())
 
 
 def reconcile(services: Services) -> int:
@@ -115,6 +127,8 @@ def _repository(services: Services, installation: int, found: Json) -> Counter[s
         if pull.repo_id == repo_id and pull.number not in open_now:
             healed["pulls"] += _closed_pull(services, pull)
     for pull in services.store.merges_without_release(repo_id):
+        if services.store.unfinished(pull.repo_id, pull.number):
+            continue
         job = Job(f"heal-merge-{pull.key}-{pull.head}", COMMANDS, "merge", pull.repo_id, pull.number)
         healed["merges"] += _once(services, job) and _start(job, jobs.follow_merge)
     return +healed
@@ -219,10 +233,8 @@ def _once(services: Services, job: Job) -> bool:
     return services.store.job_state(job.id) == ""
 
 
-def _start(job: Job, work: object, *arguments: object) -> bool:
-    if not arguments:
-        arguments = (job.repo_id, job.number, job.id)
-    jobs.enqueue(job, work, *arguments)  # type: ignore[arg-type]
+def _start(job: Job, work: Callable[..., object], *arguments: object) -> bool:
+    jobs.enqueue(job, work, *(arguments or (job.repo_id, job.number, job.id)))
     return True
 
 

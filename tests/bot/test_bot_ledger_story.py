@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from bot_stories import opened, publish_at_once
 from bot_world import EXAMPLES, Change, Person, World, bot, bot_settings, new_world, until
 
 from bot.store import Store
@@ -172,3 +173,31 @@ def test_a_transferred_repository_is_seen_through_its_new_owner(world: World) ->
     change.becomes(READY)
     change.say(mara, f"/approve {newer}")
     assert merged_head(change) == newer
+
+
+def test_a_comment_that_was_deleted_and_a_merge_that_was_not_followed_up_are_mended(
+    world: World, store: Store
+) -> None:
+    publish_at_once(world)
+    story = opened(world)
+    change, mara = story.change, world.person("mara")
+    change.becomes(READY)
+    sticky = next(one for one in change.comments() if "treewright:pull-request" in one["body"])
+    mara.api("DELETE", f"{change.path}/issues/comments/{sticky['id']}")
+    change.becomes(READY)
+    assert len(change.from_bot()) == 1
+
+    # As after a crash that nobody took up: approved and merged, and no release.
+    pull = store.pull(change.pull()["base"]["repo"]["id"], change.number)
+    assert pull is not None
+    digest = store.review(pull, story.head)["preview_digest"]
+    at = "2026-11-21T10:00:00Z"
+    approval = {"head": story.head, "preview_digest": digest, "login": "mara", "user_id": 1, "comment_id": 1}
+    store.approve(pull, **approval, at=at)
+    mara.api("PUT", f"{change.path}/pulls/{change.number}/merge", {"sha": story.head})
+    change.becomes("Released")
+    runs = change.author.api("GET", f"{change.path}/actions/runs")["workflow_runs"]
+    assert len(runs) == 1
+    counters = store.counters()
+    assert counters["healed_comments"] >= 1
+    assert counters["healed_merges"] == 1
