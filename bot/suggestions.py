@@ -33,9 +33,10 @@ def offer(services: Services, pull: Pull, head: str, trees: Trees, findings: Ite
     shown = trees.mirror.shown(trees.base_sha, head, {finding.file for finding in carrying})
     wanted = suggestions(carrying, shown)
     repository = services.repository(pull)
+    # Before the first write: after a crash somebody has to look, whatever the validator says then.
+    services.store.wrote(ever)
     try:
         _bring_about(services, repository, pull, head, wanted, most)
-        services.store.wrote(ever)
     except GithubException as error:
         if transient(error):
             raise
