@@ -51,6 +51,11 @@ BUDGET = Gauge(
     ["installation"],
     registry=_process,
 )
+MODEL_TOKENS = Counter(
+    "treewright_model_tokens", "What previews sent to models and got back.", ["direction"], registry=_process
+)
+for _direction in ("prompt", "completion"):
+    MODEL_TOKENS.labels(_direction)
 for _outcome in ("accepted", "seen before", "bad signature", "too large", "malformed"):
     ACKS.labels(_outcome)
 
@@ -68,6 +73,12 @@ def first(job: str) -> bool:
         if len(_seen) > _MOST_REMEMBERED:
             _seen.popitem(last=False)
         return True
+
+
+def asked(prompt: int, completion: int) -> None:
+    """A preview's engine says what it used; answers from its store cost nothing and are not in it."""
+    MODEL_TOKENS.labels("prompt").inc(prompt)
+    MODEL_TOKENS.labels("completion").inc(completion)
 
 
 class _Database:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from bot import audit, budgets, config_review, labels, publish, suggestions
+from bot import audit, budgets, config_review, labels, metrics, publish, suggestions
 from bot.services import CONFIG, Services, SupersededError, Trees, default_config, open_trees
 from bot.store import Pull
 from lab.contracts import digest
@@ -245,7 +245,10 @@ def _make_preview(services: Services, pull: Pull, head: str, started: float, siz
     async def run() -> Preview:
         async with Engine(services.settings.data / "answers.sqlite") as engine:
             work = preview(leaves, documents, config, engine, endpoints, lambda *_: None, flows, benchmark)
-            return await _watched(services, pull, head, started, work)
+            try:
+                return await _watched(services, pull, head, started, work)
+            finally:
+                metrics.asked(engine.counters.prompt_tokens, engine.counters.tokens)
 
     return asyncio.run(run())
 

@@ -31,7 +31,11 @@ def request(
         _budget(installation, headers)
         metrics.REQUESTS.labels(verb, "2xx").inc()
         metrics.REQUEST_SECONDS.observe(time.monotonic() - begun)
-        if verb == "POST" and path == "/check-runs":
+        if (
+            verb == "POST"
+            and path == "/check-runs"
+            and str((body or {}).get("external_id")).startswith("lint:")
+        ):
             _first_status()
 
     try:
