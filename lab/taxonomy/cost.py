@@ -152,7 +152,9 @@ def leaf_cost(leaf: Leaf, rows: int, config: RepositoryConfig, tokens: Tokens = 
     for unit in units(flow, task):
         ways: Sequence[Mapping[str, Any]] = unit.values["ways"]
         tries += len(ways)
-        values = {**_stand_ins(task), **unit.values, "way": ways[0], "task": task}
+        # A view of a chunk (its summary, its facts) is at most about as long as the chunk.
+        view = {"name": "passage", "text": unit.values.get("passage", "")}
+        values = {**_stand_ins(task), "view": view, **unit.values, "way": ways[0], "task": task}
         for cell, times, each_try in counted:
             number = times * (len(ways) if each_try else 1)
             if cell.do == "judge":

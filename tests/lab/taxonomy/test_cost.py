@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from git_host import commit
 
-from lab.config import RepositoryConfig
+from lab.config import RepositoryConfig, SynthesisSettings
 from lab.synthesis.flow import load_flow
 from lab.synthesis.heldout import split
 from lab.synthesis.leaf import make_task
@@ -47,6 +48,19 @@ def test_tries_and_requests_are_those_of_the_flow(path: str) -> None:
     assert found.judge_requests >= found.tries * sum(cell.do == "judge" for cell in flow.cells)
     assert found.prompt_tokens > 20 * found.teacher_requests
     assert 0 < found.completion_tokens < 200 * found.teacher_requests
+
+
+@pytest.mark.parametrize("path", [PLAIN, GROUNDED, ISLES])
+def test_a_flow_that_branches_costs_what_its_branches_ask(path: str) -> None:
+    leaf = load_leaf(FilesTree({k: v.encode() for k, v in FILES.items() if isinstance(v, str)}), path)
+    lab = replace(CONFIG, synthesis=SynthesisSettings(preset="lab"))
+    found = leaf_cost(leaf, 40, lab)
+    flow = load_flow(leaf.kind, "lab")
+    assert 40 * flow.asks_per_row <= found.tries < 40
+    judges = sum(cell.do == "judge" for cell in flow.cells)
+    assert found.judge_requests == found.tries * judges * flow.branches
+    assert found.teacher_requests > found.tries * flow.branches
+    assert found.prompt_tokens > 60 * found.teacher_requests
 
 
 def between(folder: Path, files: dict[str, str | bytes | None]) -> tuple[GitTree, GitTree]:
