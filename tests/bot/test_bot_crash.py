@@ -68,7 +68,7 @@ def test_killed_at_every_durable_step_of_approval_merge_and_dispatch(
 
 
 @pytest.mark.parametrize("when", BOTH)
-@pytest.mark.parametrize("write", ["/merge", "/dispatches", "/comments/", "/check-runs"])
+@pytest.mark.parametrize("write", ["/merge", "/dispatches"])
 def test_killed_once_at_a_write_after_the_approval(
     world: World, nursery: Nursery, wire: Wire, write: str, when: str
 ) -> None:

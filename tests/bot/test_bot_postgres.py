@@ -19,7 +19,10 @@ from bot_process import Keeper, Nursery, Wire
 from bot_stories import approve, effects, opened, publish_at_once, settled, whole_story
 from bot_world import World, new_world, until
 
+from bot import chain, metrics
+from bot.audit_log import AuditLog
 from bot.events import PullFacts
+from bot.overview import look
 from bot.store import Store
 
 A, B = "a" * 40, "b" * 40
@@ -163,7 +166,7 @@ def test_two_replicas_do_everything_once(
         Keeper(nursery, wire, database=url, executor_id="two", data=tmp_path / "two"),
     ):
         world.admin("POST", "/faults", {"duplicate": 1000})
-        stories = [opened(world) for _ in range(3)]
+        stories = [opened(world) for _ in range(2)]
         for story in stories:
             story.change.becomes("Ready for a maintainer", 200)
         for story in stories:
@@ -202,3 +205,30 @@ def test_a_replica_takes_over_from_one_that_is_gone(
     approve(world, story)
     assert effects(story) == story.expected
     second.kill()
+
+
+def test_replicas_append_to_one_audit_log_and_the_operators_page_reads_it(database: NewDatabase) -> None:
+    url = database()
+    stores = [Store(url) for _ in range(3)]
+    logs = [AuditLog(store.engine, store.write) for store in stores]
+    assert logs[0].append("write", {"text": "é \u0000 \ud800"}).seq == 1
+
+    def work(log: AuditLog) -> None:
+        for number in range(12):
+            log.append("write", {"number": number})
+
+    threads = [threading.Thread(target=work, args=(log,)) for log in logs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    end, problems = chain.verify(AuditLog.reading(url).records())
+    assert (end.count, problems) == (37, [])
+    view = look(stores[0], logs[0], ())
+    assert view.checkpoint == end
+    assert b"treewright_audit_records 37.0" in metrics.page(stores[0].engine, end)
+    with stores[1].write() as connection:
+        connection.execute(sa.text("DELETE FROM audit_log WHERE seq = 20"))
+    assert [(one.seq, one.kind) for one in chain.verify(logs[0].records())[1]] == [(20, "removed")]
+    for store in stores:
+        store.close()
