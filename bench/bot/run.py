@@ -258,7 +258,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--total", type=int, default=10_000, help="deliveries before memory is read")
     parser.add_argument("--pushes", type=int, default=10, help="0 leaves the first status out")
     parser.add_argument("--no-peer", action="store_true")
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="some seconds, one push, no peer")
+    given = parser.parse_args()
+    if given.quick:
+        given.rate, given.seconds, given.total, given.pushes, given.no_peer = 20.0, 3.0, 100, 1, True
+    return given
 
 
 if __name__ == "__main__":

@@ -72,7 +72,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--batches", type=int, default=20, help="batches a cell")
     parser.add_argument("--offline", action="store_true", help="without the peer")
+    parser.add_argument("--quick", action="store_true", help="two batches a cell, without the peer")
     given = parser.parse_args()
+    if given.quick:
+        given.batches, given.offline = 2, True
     load = os.getloadavg()[0]
     print(f"python {sys.version.split()[0]}, {os.cpu_count()} cores, load {load:.1f}, capacity {CAPACITY}")
     cases = [(mix, size, ranks) for size in (128, 3840) for ranks in (1, 8) for mix in MIXES]
