@@ -61,13 +61,17 @@ def run(
     def body(partial: Path) -> None:
         judge = Judge(endpoint, cache / "benchmarks" / ANSWERS) if endpoint else None
         runs = _Runs(sources, judge, settings, cache / "benchmarks", partial / SCRATCH, progress)
+        probes = judge.probe(sources.judged_rubrics) if judge and sources.judged_rubrics else None
+        if probes and probes.right < probes.asked:
+            progress(f"the judge marks {probes.right} of {probes.asked} answers as they are: see the gate")
         asked = wanted_parts(sources, judge)
         progress(f"base: {sources.describe()}")
         before = runs.measure(student, settings["base"], runs.kept, asked)
         progress(f"candidate: {sources.describe()}")
         tuned = input_digest(candidate)
         after = runs.measure(candidate, tuned, runs.scratch, asked)
-        _write(partial, sources, judge, runs, (before, after), {**settings, "candidate": tuned})
+        report = _report(runs, (before, after), {**settings, "candidate": tuned}, partial)
+        write_json(partial / "benchmark.json", report | ({"judge": vars(probes)} if probes else {}))
 
     inputs = [work / "plan", work / "tune"]
     return execute("benchmark", inputs, work / "benchmark", settings, body, tools=TOOLS)
@@ -132,9 +136,8 @@ class _Runs:
         ):
             for part in wanted:
                 key = self.key(model, part.name, part.identity)
-                work = Path(scratch) / part.name.replace(":", "-")
+                work = Path(scratch) / part.name
                 work.mkdir()
-
                 answers = kept(store, key)
                 self.progress(f"  {part.title}{': kept from an earlier run' if answers else ''}")
                 found[part.name] = answers or keep(store, key, part.ask(session, work))
@@ -166,14 +169,13 @@ def _place(store: Path, key: str) -> Path:
     return store / f"{key.removeprefix('sha256:')}.json"
 
 
-def _write(
-    partial: Path,
-    sources: Sources,
-    judge: Judge | None,
+def _report(
     runs: _Runs,
     both: tuple[Mapping[str, Answers], Mapping[str, Answers]],
     settings: Mapping[str, Any],
-) -> None:
+    partial: Path,
+) -> dict[str, Any]:
+    """Writes the files of single answers, and gives what stands above them."""
     before, after = both
     rows = [row for name in before for row in item_rows(before[name], after[name])]
     write_lines(partial / "items.jsonl", rows)
@@ -189,21 +191,19 @@ def _write(
             },
         },
     }
-    if judge and sources.judged_rubrics:
-        runs.progress("the judge's own cases")
-        report["judge"] = vars(judge.probe(sources.judged_rubrics))
-    if sources.mt_bench and judge:
-        details, report["mt_bench"] = _mt_bench(sources, judge, before[MT_BENCH], after[MT_BENCH], runs)
+    if runs.sources.mt_bench and runs.judge:
+        details, report["mt_bench"] = _mt_bench(
+            runs.sources.mt_bench, runs, runs.judge, before[MT_BENCH], after[MT_BENCH]
+        )
         write_lines(partial / "mt_bench.jsonl", details)
-    write_json(partial / "benchmark.json", report)
+    return report
 
 
 def _mt_bench(
-    sources: Sources, judge: Judge, before: Answers, after: Answers, runs: _Runs
+    data: mt_bench.Set, runs: _Runs, judge: Judge, before: Answers, after: Answers
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Every rating and comparison for people, and the numbers for the report."""
-    data, settings = sources.mt_bench, sources.settings.mt_bench
-    assert data is not None  # noqa: S101 (the caller asked)
+    settings = runs.sources.settings.mt_bench
     report: dict[str, Any] = {
         "questions": len(data.questions),
         "repeats": settings.repeats,

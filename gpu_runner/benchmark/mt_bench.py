@@ -227,7 +227,7 @@ def _pair(
     return filled(data.prompts[kind], values)
 
 
-def rate(judge: Judge, data: Set, talks: Talks) -> list[Rating]:
+def rate(judge: Judge, data: Set, talks: Talks, max_tokens: int = JUDGE_TOKENS) -> list[Rating]:
     """A rating of every turn of every answer; an answer that never came is one that cannot be read."""
     keys = [
         (question, repeat, turn, said)
@@ -236,7 +236,7 @@ def rate(judge: Judge, data: Set, talks: Talks) -> list[Rating]:
         for turn in (1, 2)
     ]
     asked = [(_single(data, q, said, turn), read_rating) for q, _, turn, said in keys if said is not None]
-    found = iter(judge.ask(asked, JUDGE_TOKENS))
+    found = iter(judge.ask(asked, max_tokens))
     ratings = []
     for question, repeat, turn, said in keys:
         rating, words = (None, "the model gave no answer") if said is None else next(found)
