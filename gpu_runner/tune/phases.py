@@ -29,7 +29,6 @@ OVERRIDES = (
     "max_tokens",
     "pack_tokens",
     "checkpoint_steps",
-    "choose_checkpoint",
 )
 """The first seven are set in every phase, the others for the run."""
 _RUN = ("pack_tokens", "checkpoint_steps")
@@ -66,8 +65,7 @@ class Phase:
 @dataclass(frozen=True)
 class Preset:
     """A run. `pack_tokens` is the room of one forward pass on one rank; betas, decay and clipping are
-    AdamW's. `choose_checkpoint`: after each phase of several epochs, go on with the earliest epoch that is
-    not worse than the best (`gpu_runner/tune/choose.py`), else with the last.
+    AdamW's.
     """
 
     name: str
@@ -79,7 +77,6 @@ class Preset:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     checkpoint_steps: int = 50
-    choose_checkpoint: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -102,8 +99,6 @@ _OPTIMIZER_SOURCES = {
     "weight_decay": "not stated in [paper]; InstructLab's trainer uses 0",
     "clip_norm": "not stated; 1.0 is ours",
     "checkpoint_steps": "ours: bounds what a lost machine costs",
-    "choose_checkpoint": "[paper]: checkpoints are chosen by MMLU and MT-Bench; by the contributors' own "
-    "seed questions is ours, off where a run has few epochs",
     "pack_tokens": "not stated; ours",
     "activation_checkpointing": "not stated; ours: memory for time",
 }
@@ -234,7 +229,6 @@ LAB_LABRADORITE_13B = Preset(
     phases=_paper_phases(learning_rate=2e-5, warmup_steps=385, epochs=(5, 7, 7)),
     pack_tokens=8192,
     activation_checkpointing=True,
-    choose_checkpoint=True,
     sources=_OPTIMIZER_SOURCES,
 )
 
@@ -243,7 +237,6 @@ LAB_MERLINITE_7B = Preset(
     phases=_paper_phases(learning_rate=1e-6, warmup_steps=800, epochs=(4, 4, 7)),
     pack_tokens=8192,
     activation_checkpointing=True,
-    choose_checkpoint=True,
     sources=_OPTIMIZER_SOURCES,
 )
 
@@ -295,7 +288,6 @@ INSTRUCTLAB_TWO_PHASE = Preset(
     ),
     pack_tokens=8192,
     activation_checkpointing=True,
-    choose_checkpoint=True,
     sources=_OPTIMIZER_SOURCES,
 )
 
@@ -326,7 +318,6 @@ STACKED = Preset(
     ),
     pack_tokens=8192,
     activation_checkpointing=True,
-    choose_checkpoint=True,
     sources=_OPTIMIZER_SOURCES,
 )
 
@@ -399,8 +390,6 @@ def preset(name: str, overrides: Mapping[str, Any] | None = None, lora: bool = F
     for key, value in given.items():
         _check(key, value)
     run: dict[str, Any] = {key: int(given[key]) for key in _RUN if key in given}
-    if "choose_checkpoint" in given:
-        run["choose_checkpoint"] = given["choose_checkpoint"]
     said = dict.fromkeys(run, "tune.overrides")
     phases = tuple(_override(phase, given, lora) for phase in chosen.phases)
     return replace(chosen, phases=phases, **run, sources={**chosen.sources, **said})
@@ -410,9 +399,6 @@ def _check(key: str, value: Any) -> None:
     if key == "schedule":
         if value not in get_args(Schedule):
             raise PresetError(f"tune.overrides.schedule is {' or '.join(get_args(Schedule))}, not {value!r}")
-    elif key == "choose_checkpoint":
-        if not isinstance(value, bool):
-            raise PresetError(f"tune.overrides.choose_checkpoint is true or false, not {value!r}")
     else:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         least = 0 if key == "warmup_steps" else None
@@ -433,7 +419,7 @@ def _override(phase: Phase, given: Mapping[str, Any], lora: bool) -> Phase:
     said = {
         ("budget.max_rows" if key == "max_rows" else key): "tune.overrides"
         for key in given
-        if key not in (*_RUN, "choose_checkpoint")
+        if key not in _RUN
     }
     if lora and "learning_rate" not in given:
         fields["learning_rate"] = phase.learning_rate * LORA_RATE_TIMES

@@ -5,8 +5,8 @@
 
 Any causal model that transformers loads will do. How its loss is computed is found out by asking it, not by
 its name: rows packed and apart must give the same loss as one row alone in the model's own forward pass. The
-fastest way that agrees is taken: attention row by row and the head in chunks; the model's own attention; its
-own head; at last one row at a time. So no way is ever taken that changes the loss.
+fastest way that agrees is taken: attention row by row and the head in chunks (on one rank; sharded weights are
+gathered around the whole model only); the model's own attention; its own head; at last one row at a time. So no way is ever taken that changes the loss.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -103,7 +102,7 @@ def prepare(model: Any, ranks: Ranks, precision: torch.dtype, options: ModelOpti
     if options.compile:
         for layer in decoder_layers(placed):
             layer.compile(dynamic=True)
-    return StudentModel(placed, bind(placed, way, ranks), way, kernels)
+    return StudentModel(placed, bind(way), way, kernels)
 
 
 def _kernels(model: Any, options: ModelOptions, ranks: Ranks) -> str:
@@ -136,17 +135,15 @@ def choose_way(model: Any, ranks: Ranks, autocast: Autocast, precision: torch.dt
     rows = _probe_rows(int(model.get_input_embeddings().weight.shape[0]))
     with torch.no_grad(), _quiet(model):
         model.set_attn_implementation(own)
-        plain = bind(model, Way(own, own_head=False, packs=False), ranks)
+        plain = bind(Way(own, own_head=False, packs=False))
         wanted = plain(model, rows, ranks.device, autocast).item()
-        for way in (
-            Way(attention.ROWS, own_head=True),
-            Way(attention.ROWS, own_head=False),
-            Way(own, own_head=True),
-            Way(own, own_head=False),
-        ):
+        ways = [Way(name, own_head) for name in (attention.ROWS, own) for own_head in (True, False)]
+        if ranks.size > 1:  # the parts of a sharded model may not be called one by one
+            ways = [way for way in ways if not way.own_head]
+        for way in ways:
             try:
                 model.set_attn_implementation(way.attention)
-                got = bind(model, way, ranks)(model, rows, ranks.device, autocast).item()
+                got = bind(way)(model, rows, ranks.device, autocast).item()
             except (NotImplementedError, TypeError, ValueError, AttributeError, RuntimeError):
                 continue
             if abs(got - wanted) <= _TOLERANCE[precision] * abs(wanted):
@@ -155,24 +152,16 @@ def choose_way(model: Any, ranks: Ranks, autocast: Autocast, precision: torch.dt
     return Way(own, own_head=False, packs=False)
 
 
-def bind(
-    model: Any, way: Way, ranks: Ranks
-) -> Callable[[nn.Module, Sequence[TokenRow], torch.device, Autocast], Tensor]:
+def bind(way: Way) -> Callable[[nn.Module, Sequence[TokenRow], torch.device, Autocast], Tensor]:
     """`losses(model, rows, device, autocast)` for this model and way."""
     compute = _by_chunks if way.own_head else _by_model
-    model.target_losses = MethodType(compute, model)
-    if ranks.size > 1:  # sharded weights are gathered around a method only when FSDP knows of it
-        from torch.distributed.fsdp import register_fsdp_forward_method
-
-        register_fsdp_forward_method(model, "target_losses")
 
     def losses(
         model: nn.Module, rows: Sequence[TokenRow], device: torch.device, autocast: Autocast
     ) -> Tensor:
         by_rows = way.attention == attention.ROWS
         groups = [rows] if way.packs else [[row] for row in rows]
-        own: Any = model
-        parts = [own.target_losses(*_tensors(group, device), by_rows, autocast) for group in groups]
+        parts = [compute(model, *_tensors(group, device), by_rows, autocast) for group in groups]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
     return losses
@@ -274,3 +263,6 @@ def _quiet(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+        if hasattr(model, "reshard"):  # FSDP keeps the root gathered after a pass that had no backward
+            again: Any = model
+            again.reshard()

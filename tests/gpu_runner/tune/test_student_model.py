@@ -57,7 +57,7 @@ def test_the_chosen_way_gives_the_loss_and_gradients_of_the_model_s_own_forward(
     monkeypatch.setattr(student_model, "CHUNK", 5)  # several chunks even here
     rows = some_rows(20, 33, 12)
     plain, fast = make(config).eval(), make(config)
-    alone = bind(plain, Way("sdpa", own_head=False, packs=False), ALONE)
+    alone = bind(Way("sdpa", own_head=False, packs=False))
     wanted = alone(plain, rows, ALONE.device, nullcontext)
     wanted.backward()
     student = prepare(fast, ALONE, torch.float32, ModelOptions())
