@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pickle
+import subprocess
+import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -358,3 +362,45 @@ def test_a_preview_by_the_lab_flows_shows_few_rows_from_more_than_one_chunk(tmp_
         assert len(leaf.samples) + len(leaf.rejected) == leaf.requested
     assert len({one.source for one in knowledge.samples}) == 2
     assert all(one.grade == 1.0 for one in knowledge.samples)
+
+
+def test_a_server_that_knows_no_structured_output_is_asked_without_and_read_all_the_same(
+    tmp_path: Path,
+) -> None:
+    def plain(body: dict[str, Any]) -> str | int | list[str]:
+        if "response_format" in body:
+            return 400
+        said = scholar(body)
+        if part(body) == "pairs" and isinstance(said, str):
+            tagged = (
+                f"<pair><question>{one['question']}</question><answer>{one['answer']}</answer></pair>"
+                for one in json.loads(said)["pairs"]
+            )
+            return "\n".join(tagged)
+        if part(body) in {"faithful", "relevant", "alone"} and isinstance(said, str):
+            return f"Let me see. <verdict>{json.loads(said)['verdict']}</verdict>"
+        return said
+
+    result, found = run(island_task(6), tmp_path / "s", plain)
+    assert result.delivered == 6
+    assert sum("response_format" in body for body in found.asked) < 40
+
+
+def test_a_task_that_went_to_another_process_still_knows_its_benchmark() -> None:
+    item = json.dumps({"question": "Which of these seven harbours freezes first in a hard winter?"})
+    task = island_task(benchmark=Benchmark(item.encode()))
+    script = (
+        "import pickle, sys\n"
+        "from lab.synthesis.checks import Values, clear_of_benchmark\n"
+        "task = pickle.load(sys.stdin.buffer)\n"
+        "asked = 'Which of these seven harbours freezes first in a hard winter?'\n"
+        "print(clear_of_benchmark(Values(asked, benchmark=task.benchmark)).passed)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=pickle.dumps(task),
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
+    assert done.stdout.decode().strip() == "False"
