@@ -3,10 +3,11 @@
     student = load_student(folder, preset, ranks, options)
     loss = student.losses(student.model, rows, device, autocast)   # sum over the rows' target tokens
 
-Any causal model that transformers loads will do. How its loss is computed is found out by asking it, not by
-its name: rows packed and apart must give the same loss as one row alone in the model's own forward pass. The
-fastest way that agrees is taken: attention row by row and the head in chunks (on one rank; sharded weights are
-gathered around the whole model only); the model's own attention; its own head; at last one row at a time. So no way is ever taken that changes the loss.
+Any causal model that transformers loads will do. How its loss is computed is found out by asking it, not
+by its name: rows packed and apart must give the same loss as one row alone in the model's own forward pass.
+The fastest way that agrees is taken: attention row by row and the head in chunks (on one rank: sharded
+weights are gathered around the whole model only); the model's own attention; its own head; at last one row
+at a time. So no way is ever taken that changes the loss.
 """
 
 from __future__ import annotations

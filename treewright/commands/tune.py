@@ -114,3 +114,10 @@ def tune(
             f"loss {phase['first_loss']:.3f} -> {phase['last_loss']:.3f}, {phase['seconds']:.0f} s"
         )
     typer.echo(f"{work / 'tune' / 'model'} in {manifest.seconds:.0f} s")
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        from gpu_runner.tune.summary import job_summary
+        from lab.contracts import read_lines
+
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(job_summary(report, list(read_lines(work / "tune" / "metrics.jsonl"))))

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gpu_runner.tune.curves import curves
+from gpu_runner.tune.curves import curves, mermaid
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,22 @@ def test_points_lie_inside_the_picture_and_fall_with_the_loss() -> None:
     points = [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
     assert [point[1] for point in points] == sorted(point[1] for point in points)
     assert all(0 <= x <= 760 and 0 <= y <= 320 for x, y in points)
+
+
+def test_the_learning_rate_has_a_line_of_its_own_below_the_loss() -> None:
+    metrics = [{"phase": 1, "loss": 1.0, "learning_rate": rate} for rate in (1e-5, 2e-5, 0.0)]
+    root = ElementTree.fromstring(curves(metrics))  # noqa: S314 - our own text
+    (line,) = root.findall("{http://www.w3.org/2000/svg}path")
+    heights = [float(word) for word in line.get("d", "").replace("M", "").replace("L", "").split()[1::2]]
+    assert heights[1] < heights[0] < heights[2]
+
+
+def test_a_job_summary_gets_both_curves_thinned_to_what_can_be_read() -> None:
+    metrics = [{"phase": 1, "loss": 1 / (step + 1), "learning_rate": 2e-5} for step in range(1000)]
+    text = mermaid(metrics)
+    assert text.count("```mermaid\nxychart-beta\n") == 2
+    loss = text.split("line [")[1].split("]")[0].split(", ")
+    assert len(loss) <= 60
+    assert loss[-1] == "0.001000"
+    assert text.split('"optimizer step" [')[1].split("]")[0].endswith(", 1000")
+    assert mermaid([]) == ""

@@ -75,5 +75,5 @@ def test_an_override_that_cannot_be_used_is_refused(overrides: dict[str, Any], m
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(PresetError, match="embedded-cpu, .*lab-labradorite-13b, lab-merlinite-7b"):
+    with pytest.raises(PresetError, match=r"embedded-cpu, .*lab-labradorite-13b, lab-merlinite-7b"):
         preset("large")

@@ -1,0 +1,46 @@
+"""The tuning run for a GitHub job summary: one row a phase, what was refused, and the curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpu_runner.tune.curves import mermaid
+from lab.report.markdown import table, text
+
+
+def job_summary(report: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:
+    """`report` is `phases.json`, `metrics` the lines of `metrics.jsonl`."""
+    rows = [
+        [
+            f"{phase['number']}: {text(phase['title'])}",
+            str(phase["rows"]),
+            str(len(phase["refused"])),
+            str(phase["steps"]),
+            _loss(phase),
+            "" if phase["tokens_per_second"] is None else f"{phase['tokens_per_second']:.0f}",
+        ]
+        for phase in report["phases"]
+    ]
+    mfu = "" if report["mfu"] is None else f", MFU {100 * report['mfu']:.1f} %"
+    adapters = f", LoRA of rank {report['lora_rank']}, merged" if report["lora_rank"] else ""
+    head = ["phase", "rows", "refused", "steps", "loss", "tokens/s"]
+    lines = [
+        "## Tuning",
+        "",
+        f"{text(report['student'])} by {text(report['preset'])} on {report['ranks']} × {report['device']}, "
+        f"{report['precision']}{adapters}: {report['seconds']:.0f} s{mfu}, "
+        f"{report['peak_memory_bytes'] / 1e9:.1f} GB at most.",
+        "",
+        table(head, rows),
+        "",
+        mermaid(metrics),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _loss(phase: Mapping[str, Any]) -> str:
+    if phase["skipped"]:
+        return text(phase["skipped"])
+    return f"{phase['first_loss']:.3f} to {phase['last_loss']:.3f}"
