@@ -55,26 +55,24 @@ def test_a_review_holds_its_comments_and_shows_them_on_both_pages(world: World) 
         assert "line two" in page
 
 
-@pytest.mark.parametrize(
-    ("place", "why"),
-    [
-        ({"path": "README.md", "line": 1}, "Path could not be resolved"),
-        ({"path": FILE, "line": 21}, "Line could not be resolved"),
-        ({"path": FILE, "line": 1, "side": "LEFT"}, "Line could not be resolved"),
-        ({"path": FILE, "start_line": 6, "line": 4}, "Start line must precede the end line."),
-    ],
-)
-def test_a_line_outside_of_the_diff_refuses_the_whole_review(
-    world: World, place: dict[str, Any], why: str
-) -> None:
-    world.contribute(text=TEXT)
+OUTSIDE = [
+    ({"path": "README.md", "line": 1}, "Path could not be resolved"),
+    ({"path": FILE, "line": 21}, "Line could not be resolved"),
+    ({"path": FILE, "line": 1, "side": "LEFT"}, "Line could not be resolved"),
+    ({"path": FILE, "start_line": 6, "line": 4}, "Start line must precede the end line."),
+]
+
+
+def test_a_line_outside_of_the_diff_refuses_the_whole_review(world: World) -> None:
+    head = world.contribute(text=TEXT).head.sha
     good = {"path": FILE, "line": 2, "body": "Fine."}
-    answer = review(world, good, {"body": "Not fine.", **place})
-    assert (answer.status_code, answer.json()["errors"]) == (422, [why])
-    assert world.http(world.grace).get("/repos/acme/taxonomy/pulls/1/comments").json() == []
-    alone = {"commit_id": world.github(world.ada).get_repo("acme/taxonomy").get_pull(1).head.sha, **place}
-    one = world.http(world.grace).post("/repos/acme/taxonomy/pulls/1/comments", json={"body": "x", **alone})
-    assert one.status_code == 422
+    http = world.http(world.grace)
+    for place, why in OUTSIDE:
+        answer = review(world, good, {"body": "Not fine.", **place})
+        assert (answer.status_code, answer.json()["errors"]) == (422, [why])
+        alone = {"body": "x", "commit_id": head, **place}
+        assert http.post("/repos/acme/taxonomy/pulls/1/comments", json=alone).status_code == 422
+    assert http.get("/repos/acme/taxonomy/pulls/1/comments").json() == []
 
 
 def test_lines_of_two_hunks_make_no_comment(make_world: Any) -> None:
