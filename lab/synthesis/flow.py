@@ -27,6 +27,9 @@ from lab.taxonomy.model import Kind
 
 KINDS: tuple[Kind, ...] = ("knowledge", "freeform_skill", "grounded_skill")
 PRESETS = ("lab", "compact")
+MOST_BRANCHES = 256
+"""Rows of one try at most: fan-outs multiply, and a flow may come from a repository."""
+
 UNIT_VALUES: Mapping[str, frozenset[str]] = {
     "sentence": frozenset({"fact", "neighbour", "passage", "heading", "siblings", "shots", "ways"}),
     "passage": frozenset({"passage", "heading", "siblings", "shots", "example", "ways"}),
@@ -208,7 +211,7 @@ def build_flow(value: Mapping[str, Any], raw_prompts: Mapping[str, Mapping[str, 
     for cell in cells:
         if "prompt" in cell.options:
             _filled(value, cells, cell, raw_prompts)
-    return Flow(
+    made = Flow(
         name=value["name"],
         kind=value["kind"],
         unit=value["unit"],
@@ -226,6 +229,10 @@ def build_flow(value: Mapping[str, Any], raw_prompts: Mapping[str, Mapping[str, 
             {"flow": dict(value), "prompts": {name: dict(raw) for name, raw in raw_prompts.items()}}
         ),
     )
+    if made.branches > MOST_BRANCHES:
+        told = f"{made.name}: one try becomes {made.branches} rows; {MOST_BRANCHES} are the most"
+        raise FlowError(told, ("cells",))
+    return made
 
 
 def _cells(value: Mapping[str, Any]) -> tuple[Cell, ...]:

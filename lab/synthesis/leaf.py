@@ -38,14 +38,16 @@ class LeafResult:
 
     @property
     def delivered(self) -> int:
-        """Questions or tasks that are trained on, of the `task.rows` asked for: a question counts once,
+        """Questions or tasks that are trained on, of the `task.rows` asked for: a row counts once,
         whether it is in one training set or in several; a rephrased one counts too. Seeds come on top.
         """
-        mains = {"knowledge_short", "skill", "foundational"}
         generated = [one for one in self.samples if one["lineage"]["flow"] == self.flow.name]
-        return len({one["question"] for one in generated if one["dataset"] == "knowledge_short"}) or sum(
-            one["dataset"] in mains for one in generated
-        )
+        # Rows of knowledge come with several contexts or none; a skill's context is part of the task.
+        grounded = self.task.kind == "grounded_skill"
+        taught = {(one["question"], one["context"] if grounded else None) for one in generated}
+        rephrased = sum(grade["check"] == "rephrased" for one in generated for grade in one["grades"])
+        own = sum((row.question, row.context if grounded else None) in taught for row in self.kept)
+        return int(own + rephrased)
 
 
 def make_task(

@@ -149,6 +149,23 @@ def test_a_flow_that_nobody_can_read_is_an_error_and_never_the_shipped_one_inste
         (FLOW.replace("prompt: ask.yaml", "prompt: ../../../leaf/ask.yaml"), "cells.1.prompt"),
         (FLOW.replace("prompt: ask.yaml", "prompt: other.yaml"), "prompts/other.yaml"),
         (FLOW + "\x00", f"{PATH}:"),
+        (
+            FLOW.replace("max_tokens: 60, t", "model: other, t"),
+            "15:13: cells.1.params: 'model' is not",
+        ),
+        (FLOW.replace("max_tokens: 60, t", "max_tokens: 99999, t"), "cells.1.params.max_tokens: 99999 is gr"),
+        (
+            FLOW.replace(
+                "  - {id: checks,",
+                "".join(
+                    f"  - {{id: d{n}, do: model, role: teacher, prompt: answer.yaml, n: 32}}\n"
+                    f"  - {{id: f{n}, do: fan_out, over: d{n}}}\n"
+                    for n in range(2)
+                )
+                + "  - {id: checks,",
+            ),
+            f"{PATH}:10:3: quiz: one try becomes 1024 rows; 256 are the most",
+        ),
         (FLOW.replace("answer: [answer]", "answer: [answer], after: dawn"), "rows after dawn"),
         (FLOW.replace("[answer]}", "[answer], distractors: 2}"), "distractors stand around a context"),
         ("a: &a [*a]\n", f"{PATH}:1:"),
