@@ -41,7 +41,7 @@ from lab.contracts import (
 )
 from lab.synthesis import telemetry
 from lab.synthesis.endpoints import Endpoint, EndpointError, endpoints_from_environment
-from lab.synthesis.engine import Engine, EngineSettings, RequestError, StoreError
+from lab.synthesis.engine import Engine, EngineSettings, Request, RequestError, StoreError
 from lab.synthesis.executor import Drive, Executor, InProcess, Job, LeafRows
 from lab.synthesis.items import Rejection, Task
 from lab.synthesis.leaf import LeafResult
@@ -199,6 +199,7 @@ async def _generate(
             raise GenerateError(str(error)) from error
         finally:
             replay.cancel()
+            await asyncio.gather(replay, return_exceptions=True)
             telemetry.write(work / ".telemetry" / "generate", engine.counters, engine.telemetry.to_json())
     _write(outputs, tasks, replayed, failed)
     shutil.rmtree(leaves, ignore_errors=True)
@@ -267,28 +268,32 @@ async def _replay(
     """The base model's own answers at temperature 0, in the order of the file."""
     origin = {"path": source, "digest": digest(prompts)}
 
-    async def one(row: Any) -> Sample | Rejection:
-        prompt = harmless(str(row.get("prompt", ""))) if isinstance(row, dict) else ""
-        reason = "empty-prompt"
-        keys: tuple[str, ...] = ()
-        if prompt:
-            params = {"max_tokens": REPLAY_TOKENS, "temperature": 0, "seed": 1}
-            try:
-                answer = await engine.chat(student, [{"role": "user", "content": prompt}], params)
-                text = harmless(answer.text)
-                if text:
-                    tick(source, REPLAY)
-                    return replay_sample(prompt, text, answer.key, student, plan["taxonomy"]["head"], origin)
-                reason, keys = "empty-answer", (answer.key,)
-            except RequestError:
-                reason = "request-failed"
+    texts = [harmless(str(row.get("prompt", ""))) if isinstance(row, dict) else "" for row in prompts]
+    params = {"max_tokens": REPLAY_TOKENS, "temperature": 0, "seed": 1}
+    asked = [number for number, text in enumerate(texts) if text]
+    requests = (Request(student, [{"role": "user", "content": texts[number]}], params) for number in asked)
+    made: dict[int, Sample] = {}
+    lost: dict[int, tuple[str, tuple[str, ...]]] = {
+        number: ("empty-prompt", ()) for number, text in enumerate(texts) if not text
+    }
+    async for at, answer in engine.stream(requests):
+        number = asked[at]
+        if isinstance(answer, RequestError):
+            lost[number] = ("request-failed", ())
+        elif text := harmless(answer.text):
+            head = plan["taxonomy"]["head"]
+            made[number] = replay_sample(texts[number], text, answer.key, student, head, origin)
+            tick(source, REPLAY)
+        else:
+            lost[number] = ("empty-answer", (answer.key,))
+    for reason, _ in lost.values():
         tick(source, reason)
-        return Rejection(source, None, None, REPLAY, reason, None, prompt[:2000], keys)
-
-    found = await asyncio.gather(*(one(row) for row in prompts))
     return (
-        [one for one in found if isinstance(one, dict)],
-        [one for one in found if isinstance(one, Rejection)],
+        [made[number] for number in sorted(made)],
+        [
+            Rejection(source, None, None, REPLAY, reason, None, texts[number][:2000], keys)
+            for number, (reason, keys) in sorted(lost.items())
+        ],
     )
 
 
