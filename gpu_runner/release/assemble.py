@@ -81,7 +81,10 @@ def write(work: Path, folder: Path, settings: ReleaseSettings) -> None:
     _link(work / "generate" / "samples.jsonl", folder / "dataset" / "data" / "train.jsonl")
     _link(work / "generate" / "rejections.jsonl", folder / "dataset" / "data" / "rejections.jsonl")
     _link(work / "plan" / "heldout.jsonl", folder / "dataset" / "data" / "heldout.jsonl")
-    write_bytes(folder / "model" / "README.md", [card(model_metadata(facts), model_card(facts))])
+    shown = model_card(facts)
+    if (folder / "model" / "curves.svg").is_file():
+        shown = shown.rstrip("\n") + "\n\n## Training\n\n![Loss and learning rate](curves.svg)\n"
+    write_bytes(folder / "model" / "README.md", [card(model_metadata(facts), shown)])
     write_bytes(folder / "dataset" / "README.md", [card(dataset_metadata(facts), dataset_card(facts))])
     write_bytes(folder / "notes.md", [release_notes(facts).encode()])
     write_json(folder / "report.json", report(collected, facts))

@@ -45,8 +45,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], title: str = "Training loss per
         def y(loss: float) -> float:
             return _TOP + _LOSS * (high - math.log10(loss)) / (high - low)
 
-        for power in range(low, high + 1):
-            parts.append(_rule(y(10.0**power), f"{10.0**power:g}"))
+        parts += [_rule(y(10.0**power), f"{10.0**power:g}") for power in range(low, high + 1)]
         parts.append(_rule(floor, "0"))
         parts.append(_rule(floor - _RATE, f"{most:.1e}"))
         parts.append(f'<text x="{_LEFT}" y="{floor - _RATE - 6}">Learning rate</text>')

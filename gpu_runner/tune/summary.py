@@ -28,9 +28,11 @@ def job_summary(report: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]])
     lines = [
         "## Tuning",
         "",
-        f"{text(report['student'])} by {text(report['preset'])} on {report['ranks']} × {report['device']}, "
-        f"{report['precision']}{adapters}: {report['seconds']:.0f} s{mfu}, "
-        f"{report['peak_memory_bytes'] / 1e9:.1f} GB at most.",
+        (
+            f"{text(report['student'])} by {text(report['preset'])} on {report['ranks']} × "
+            f"{report['device']}, {report['precision']}{adapters}: {report['seconds']:.0f} s{mfu}, "
+            f"{report['peak_memory_bytes'] / 1e9:.1f} GB at most."
+        ),
         "",
         table(head, rows),
         "",

@@ -150,7 +150,9 @@ def _train(
             partial / "phases.json",
             phases_report(job, chosen, rows, refused, lines, ranks, bool(found), loaded),
         )
-        write_bytes(partial / "curves.svg", [curves(lines).encode()])
+        picture = curves(lines).encode()
+        write_bytes(partial / "curves.svg", [picture])
+        write_bytes(partial / "model" / "curves.svg", [picture])  # the card of the release shows it
     ranks.barrier()
 
 
