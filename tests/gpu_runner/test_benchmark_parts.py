@@ -10,7 +10,7 @@ from typing import Any
 
 import benchmark_world as world
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -188,6 +188,7 @@ def test_bm25_is_the_published_formula() -> None:
     assert [first, second] == [pytest.approx((by_hand[0], 0)), pytest.approx((by_hand[1], 1))]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.lists(st.text(max_size=60), max_size=5))
 def test_only_texts_that_share_a_word_are_ranked(question: str, texts: list[str]) -> None:
     found = retrieval.rank(question, texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_runner.benchmark.scoring import distinctive, is_right, readable, words
@@ -53,17 +53,20 @@ _WORDS = ["ash", "birch", "cedar", "elm", "12", "40", "oak", "pine", "the", "of"
 plain = st.lists(st.sampled_from(_WORDS), max_size=8).map(" ".join)
 
 
+@settings(deadline=None)
 @given(text, text, text)
 def test_hostile_text_gets_a_plain_yes_or_no(question: str, expected: str, answer: str) -> None:
     assert is_right(question, expected, answer) in (True, False)
 
 
+@settings(deadline=None)
 @given(text, text)
 def test_the_expected_answer_is_always_right_and_an_empty_one_never(question: str, expected: str) -> None:
     assert is_right(question, expected, expected) is bool(words(expected))
     assert not is_right(question, expected, "")
 
 
+@settings(deadline=None)
 @given(plain, plain, plain, plain)
 def test_saying_more_never_turns_a_right_answer_wrong(
     question: str, expected: str, answer: str, more: str
@@ -72,12 +75,14 @@ def test_saying_more_never_turns_a_right_answer_wrong(
         assert is_right(question, expected, f"{answer} {more}")
 
 
+@settings(deadline=None)
 @given(plain, plain, plain)
 def test_case_and_punctuation_do_not_matter(question: str, expected: str, answer: str) -> None:
     shouted = "!! " + answer.upper().replace(" ", ", ") + " ..."
     assert is_right(question, expected, answer) == is_right(question, expected, shouted)
 
 
+@settings(deadline=None)
 @given(plain, plain)
 def test_repeating_one_word_does_not_count_twice(question: str, expected: str) -> None:
     needed = sorted(distinctive(question, expected))

@@ -216,6 +216,7 @@ def test_another_wording_and_the_answer_itself_are_no_contamination() -> None:
     assert contaminated([("q", "What is the capital?"), ("r", LONG)], rows_) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=5), st.text(max_size=80))
 def test_hostile_text_never_breaks_the_search(items: list[str], text: str) -> None:
     contaminated([(str(n), item) for n, item in enumerate(items)], [sample(text, text, context=text)])

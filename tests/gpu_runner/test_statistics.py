@@ -56,6 +56,7 @@ def test_holm_rejects_as_in_its_definition() -> None:
     assert holm([], 0.05) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_says_the_same_by_adjusted_value_and_by_level(values: list[float]) -> None:
     for value, (adjusted, level) in zip(values, holm(values, 0.05), strict=True):
