@@ -65,7 +65,7 @@ class Items:
                 self._runs.setdefault(run, number)
 
     def __reduce__(self) -> tuple[type[Items], tuple[bytes]]:
-        """Rebuilt where it is unpickled: another process hashes words differently, and would miss them all."""
+        """Rebuilt where it is unpickled: another process hashes words differently and would miss all."""
         return Items, (self._data,)
 
     def hit(self, question: Sequence[str], texts: Iterable[Sequence[str]]) -> str | None:

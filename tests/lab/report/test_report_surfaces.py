@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,15 @@ from hypothesis import strategies as st
 from inline_snapshot import snapshot
 from markdown_it import MarkdownIt
 
-from lab.config import Approval, DocumentPolicy, LintPolicy, PullRequests, ReleaseSettings, RepositoryConfig
+from lab.config import (
+    Approval,
+    DocumentPolicy,
+    LintPolicy,
+    PullRequests,
+    ReleaseSettings,
+    RepositoryConfig,
+    load_config,
+)
 from lab.report import charts, checks, config_changes
 from lab.report.comment import PullRequestView, Turn, duration, pull_request_comment
 from lab.report.markdown import COMMENT_BUDGET, SUMMARY_BUDGET, size
@@ -199,3 +208,13 @@ def test_budgets_are_of_bytes_and_not_only_of_characters() -> None:
     assert max(size(str(batch)) for batch in batches) <= checks.BYTES_A_REQUEST
     assert [row["start_line"] for batch in batches for row in batch] == list(range(1, 400))
     assert [row for batch in check.batches(sent=60) for row in batch] == list(check.annotations[60:])
+
+
+@settings(max_examples=100)
+@given(HOSTILE)
+def test_a_label_can_only_be_made_of_plain_words(prefix: str) -> None:
+    text = f"version: 1\npull_requests: {{labels: true, label_prefix: {json.dumps(prefix)}}}\n"
+    config, findings = load_config(text.encode("utf-8", "replace"))
+    kept = config.pull_requests.label_prefix
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._:/-]{2,23}", kept)
+    assert config.pull_requests.labels is not bool(findings)
