@@ -50,6 +50,7 @@ async def main() -> None:
     given = _arguments()
     secret = sys.stdin.buffer.readline().strip()
     waits: list[float] = []
+    unanswered: list[int] = []
     trouble: dict[str, int] = {}
     connector = aiohttp.TCPConnector(limit=200)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(10)) as session:
@@ -68,9 +69,11 @@ async def main() -> None:
                     status = answer.status
             except (TimeoutError, aiohttp.ClientError) as error:
                 trouble[type(error).__name__] = trouble.get(type(error).__name__, 0) + 1
+                unanswered.append(number)
                 return
             if status >= 300:
                 trouble[str(status)] = trouble.get(str(status), 0) + 1
+                unanswered.append(number)
                 return
             waits.append(time.perf_counter() - due)
 
@@ -90,6 +93,7 @@ async def main() -> None:
             {
                 "sent": count,
                 "answered": len(waits),
+                "unanswered": unanswered,
                 "trouble": trouble,
                 "p50": 1000 * statistics.median(waits) if waits else None,
                 "p99": 1000 * waits[int(len(waits) * 0.99)] if waits else None,

@@ -2,8 +2,7 @@
 stays; then how long people wait from a push to the first status.
 
     .venv/bin/python bench/bot/run.py                       # everything, about five minutes
-    .venv/bin/python bench/bot/run.py --seconds 5 --total 1000 --pushes 3     # a quick look: proves little
-    .venv/bin/python bench/bot/run.py --no-peer             # without network
+    .venv/bin/python bench/bot/run.py --quick               # a quick look, no peer: proves nothing
 
 Both servers are processes of their own, get the same signed bodies from the same load generator (`load.py`)
 at the same rate, one after the other, and keep each delivery in SQLite with WAL and synchronous=FULL before
@@ -49,14 +48,10 @@ from bot_world import EXAMPLES, World, new_world  # noqa: E402
 class Figures:
     name: str
     load: dict[str, Any]
-    rows: int
+    lost: int
     cpu: float
     idle_mib: float
     after_mib: float
-
-    @property
-    def lost(self) -> int:
-        return int(self.load["answered"]) - self.rows
 
 
 def main() -> None:
@@ -180,9 +175,9 @@ def _measure(name: str, url: str, pid: int, database: Path, given: argparse.Name
     time.sleep(2)
     after = _resident(pid)
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        query = "SELECT count(*) FROM inbox WHERE CAST(substr(id, 7) AS INTEGER) < ?"
-        rows = connection.execute(query, (count,)).fetchone()[0]
-    return Figures(name, load, int(rows), 1000 * spent / count, idle, after)
+        kept = {int(row[0].removeprefix("bench-")) for row in connection.execute("SELECT id FROM inbox")}
+    lost = len(set(range(count)) - set(load["unanswered"]) - kept)
+    return Figures(name, load, lost, 1000 * spent / count, idle, after)
 
 
 def _drive(url: str, rate: float, seconds: float, first: int) -> dict[str, Any]:
@@ -234,7 +229,9 @@ def _wait(look: Any, what: str, seconds: float, pause: float = 0.1) -> None:
 
 
 def _line(one: Figures) -> str:
-    return f"{one.name}: {one.load}, {one.rows} rows"
+    return (
+        f"{one.name}: {one.load['answered']} answered, {one.load['trouble'] or 'no trouble'}, {one.lost} lost"
+    )
 
 
 def _table(rows: Sequence[Figures]) -> None:
