@@ -38,6 +38,7 @@ class Database:
             self._lock_engine = sa.create_engine(
                 url, poolclass=sa.pool.NullPool, isolation_level="AUTOCOMMIT"
             )
+            sa.event.listen(self._lock_engine, "connect", _keep_alive)
         else:
             sa.event.listen(self.engine, "connect", _sqlite)
             sa.event.listen(self.engine, "begin", _begin)
@@ -150,6 +151,14 @@ class Locks:
 
 def _number(key: str) -> Any:
     return sa.func.hashtextextended(f"treewright:{key}", 0)
+
+
+def _keep_alive(connection: Any, _record: object) -> None:
+    # A killed process closes its connection. A machine that vanishes does not: Postgres has to ask, or its
+    # locks would be held for hours.
+    with connection.cursor() as cursor:
+        for name, value in (("idle", 30), ("interval", 10), ("count", 3)):
+            cursor.execute(f"SET tcp_keepalives_{name} = {value}")
 
 
 def _sqlite(connection: Any, _record: object) -> None:
