@@ -14,7 +14,7 @@ from typing import Any
 
 from lab.synthesis import grading, template
 from lab.synthesis.calibration import Curve, fit
-from lab.synthesis.checks import CHECKS, Values
+from lab.synthesis.checks import CHECKS, Values, clear_of_heldout
 from lab.synthesis.endpoints import Endpoint
 from lab.synthesis.engine import Answer, Engine, RequestError
 from lab.synthesis.flow import Cell, Flow
@@ -47,6 +47,9 @@ class Row:
     done: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()
     lost: tuple[Rejection, ...] = ()
+    cleared: tuple[str, str | None] | None = None
+    """Question and context that were last found clear of the held-out items, so that the floor need not look
+    again while they stay the same."""
 
 
 class RejectedError(Exception):
@@ -188,6 +191,8 @@ class Cells:
                 text = f"{shown(view)} [{grade.detail}]"
                 raise RejectedError(row, cell.id, grade.check, text, grade.score)
             row = replace(row, grades=(*row.grades, grade))
+            if CHECKS[name] is clear_of_heldout:
+                row = replace(row, cleared=(view.question, view.context))
         return row
 
     async def _judge(self, cell: Cell, row: Row) -> Row:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lab.config import ModelName, Models, RepositoryConfig, SynthesisSettings, load_config
 from lab.synthesis import template
 from lab.synthesis.engine import Engine
-from lab.synthesis.flow import KINDS, FlowError, load_flow
+from lab.synthesis.flow import KINDS, Flow, FlowError, load_flow
 from lab.synthesis.flow_files import FILE_LIMIT, FlowFiles, flow_files, flows_of, preset_of, read_flow
 from lab.synthesis.heldout import split
 from lab.synthesis.leaf import make_task, synthesize
@@ -254,3 +254,29 @@ def test_lint_tells_a_broken_flow_at_its_line_before_a_release_stumbles_over_it(
     (found,) = lint(FolderTree(broken), RepositoryConfig(), only).findings
     assert (found.file, found.line, found.rule) == (".github/flows/quiz/prompts/ask.yaml", 2, "config")
     assert lint(FolderTree(broken), RepositoryConfig(), ["knowledge/a/qna.yaml"]).ok
+
+
+def test_a_flow_that_leaves_the_held_out_check_out_or_asks_it_too_early_leaks_nothing(tmp_path: Path) -> None:
+    leaf = island()
+    task = make_task(leaf, split(leaf, 0.5, 42), island_chunks(), 3)
+    leak = task.heldout[0].question
+    early = FLOW.replace(
+        "  - {id: parsed,", "  - {id: early, do: check, checks: [clear_of_heldout]}\n  - {id: parsed,"
+    )
+
+    def leaks(body: dict[str, Any]) -> str:
+        return leak if body["messages"][0]["content"] == "You run a quiz." else "So it is told."
+
+    for number, text in enumerate((FLOW, early)):
+        flow = read_flow(
+            FolderTree(write(tmp_path / str(number), files(flow=text))), PATH, "knowledge"
+        ).build()
+
+        async def inner(flow: Flow = flow, store: Path = tmp_path / f"s{number}") -> None:
+            async with model(leaks) as found, Engine(store, settings=FAST) as engine:
+                result = await synthesize(task, engine, found.endpoints(), flow=flow)
+            assert not result.kept
+            assert {(one.stage, one.reason) for one in result.rejected} == {("floor", "held-out")}
+            assert result.delivered == 0
+
+        asyncio.run(inner())
