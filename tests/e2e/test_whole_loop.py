@@ -24,7 +24,7 @@ from sandbox.stage_hands import DATASET, MODEL, House, Options
 from tests.support.openapi import Checker
 from tests.support.wire import Wire
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 MISTAKES = {
     ("compositional_skills/writing/thank_you_notes/qna.yaml", 1, "missing-field"),
