@@ -150,7 +150,7 @@ def test_items_that_were_seen_decide_nothing_and_the_clean_scores_stand_beside_t
 
 def test_in_no_effect_a_gain_is_proven_in_at_most_five_of_a_hundred_releases() -> None:
     generator = np.random.default_rng(2)
-    wrong, runs = 0, 200
+    wrong, runs = 0, 100
     for _ in range(runs):
         scores = [generator.integers(0, 2, size=24).tolist() for _ in range(4)]
         found = [*general(), *rows(LEAF, *scores[:2], LEAF), *rows(LEAF, *scores[2:], LEAF, "short_answer")]

@@ -175,8 +175,8 @@ def test_a_loss_of_just_the_margin_is_ruled_out_in_at_most_five_of_a_hundred_run
 @pytest.mark.parametrize(("items", "share", "difference"), [row[1:] for row in TRUTH.POWER if row[1] < 2000])
 def test_what_the_gate_can_see_is_what_the_table_says(items: int, share: float, difference: float) -> None:
     rate = TRUTH.power(items, share, difference, runs=500, draws=499, seed=5)
-    # The table's 80 % is a formula's; below 20 pairs that disagree, exact tests cost a part of it.
-    assert rate.at_most >= (0.78 if items * share > 30 else 0.6), f"{rate.found} of {rate.runs}"
+    # The table's 80 % is a formula's; the most doubtful of several methods finds a little less.
+    assert rate.at_most >= 0.76, f"{rate.found} of {rate.runs}"
     assert rate.at_least <= 0.8, f"{rate.found} of {rate.runs}"
 
 
