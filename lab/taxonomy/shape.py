@@ -111,6 +111,13 @@ def _sequence(node: YamlNode, schema: Mapping[str, Any], path: tuple[str | int, 
             yield from misfits(item, inner, (*path, number))
 
 
+@cache
+def _pattern(pattern: str) -> re.Pattern[str]:
+    """As JSON Schema means it (ECMA 262): `$` is the very end; Python also takes a line end before it."""
+    ends = pattern.endswith("$") and not pattern.endswith("\\$")
+    return re.compile(f"{pattern[:-1]}\\Z" if ends else pattern)
+
+
 def _value(node: YamlNode, schema: Mapping[str, Any], path: tuple[str | int, ...]) -> Iterator[Misfit]:
     value = node.plain()
     if "const" in schema and value != schema["const"]:
@@ -119,7 +126,7 @@ def _value(node: YamlNode, schema: Mapping[str, Any], path: tuple[str | int, ...
         yield Misfit("enum", node, path, schema)
     if len(node.text) < schema.get("minLength", 0) and node.type == "str":
         yield Misfit("empty", node, path, schema)
-    elif "pattern" in schema and node.type == "str" and not re.search(schema["pattern"], node.text):
+    elif "pattern" in schema and node.type == "str" and not _pattern(schema["pattern"]).search(node.text):
         yield Misfit("pattern", node, path, schema)
     if node.type in _NUMBERS:
         if not isinstance(value, int | float) or math.isnan(value):

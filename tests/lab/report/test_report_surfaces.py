@@ -218,3 +218,10 @@ def test_a_label_can_only_be_made_of_plain_words(prefix: str) -> None:
     kept = config.pull_requests.label_prefix
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._:/-]{2,23}", kept)
     assert config.pull_requests.labels is not bool(findings)
+
+
+@pytest.mark.parametrize("prefix", ["tree: \n", "x", "a" * 25, "@mara: ", " tree: "])
+def test_a_prefix_that_is_no_plain_word_is_refused_with_its_line(prefix: str) -> None:
+    text = f"version: 1\npull_requests: {{labels: true, label_prefix: {json.dumps(prefix)}}}\n"
+    (finding,) = load_config(text.encode())[1]
+    assert (finding.line, finding.message.split(":")[0]) == (2, "pull_requests.label_prefix")
