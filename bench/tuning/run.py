@@ -77,7 +77,12 @@ def main() -> None:
                 tokens = given.batch * (1.25 * mean / given.rows + 25)
                 task = {**job, "pack_tokens": pack, "packs_a_step": max(1, round(tokens / pack))}
                 script = HERE / ("ours.py" if name == "Treewright" else "peer.py")
-                found[name, pack].append(_one(Path(sys.executable) if name != "TRL" else peer, script, task))
+                made = _one(peer if name == "TRL" else Path(sys.executable), script, task)
+                found[name, pack].append(made)
+                speed, memory = made["tokens"] / made["cpu"], made["peak"] / 1e9
+                print(
+                    f"{name}, packs of {pack}: {speed:.1f} tokens a CPU-second, {memory:.2f} GB", flush=True
+                )
     print(f"load {os.getloadavg()[0]:.1f} after")
     print("| | packs of | tokens | steps | tokens a CPU-second | best | tokens a second | peak GB |")
     print("|---|---|---|---|---|---|---|---|")
