@@ -23,6 +23,7 @@ NOTE = f"{LEAF}/attribution.txt"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with new_world(tmp_path_factory.mktemp("ledger")) as made, bot(made, reconcile_seconds=1):
+        publish_at_once(made)  # what a merge starts is another file's story
         yield made
 
 
@@ -34,11 +35,9 @@ def store(world: World) -> Iterator[Store]:
 
 
 def ready(world: World) -> tuple[Change, str, Person]:
-    change = world.repository().fork(world.person("newcomer"))
-    head = change.push(GOOD)
-    change.open()
-    change.becomes(READY)
-    return change, head, world.person("mara")
+    story = opened(world)
+    story.change.becomes(READY)
+    return story.change, story.head, world.person("mara")
 
 
 def merged_head(change: Change) -> str:
@@ -178,7 +177,6 @@ def test_a_transferred_repository_is_seen_through_its_new_owner(world: World) ->
 def test_a_comment_that_was_deleted_and_a_merge_that_was_not_followed_up_are_mended(
     world: World, store: Store
 ) -> None:
-    publish_at_once(world)
     story = opened(world)
     change, mara = story.change, world.person("mara")
     change.becomes(READY)
