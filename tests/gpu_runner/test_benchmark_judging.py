@@ -247,7 +247,7 @@ def test_the_small_model_answers_and_judges_two_turns_on_the_request_engine(tmp_
     async def talk() -> tuple[dict[str, tuple[tuple[str, str] | None, ...]], int]:
         with answering(model, "small") as endpoint:
             async with Engine(tmp_path / "answers", 8) as engine:
-                found = await mt_bench.converse(engine, endpoint, two, repeats=2, max_tokens=16)
+                found = await mt_bench.converse(engine, endpoint, two, repeats=2, max_tokens=12)
                 return found, engine.counters.sent
 
     talks, sent = asyncio.run(talk())
@@ -260,7 +260,7 @@ def test_the_small_model_answers_and_judges_two_turns_on_the_request_engine(tmp_
     assert (again, sent) == (talks, 0)
     with serve() as served:
         judge = Judge(Endpoint("judge", served.url, served.model, served.revision), tmp_path / "judge")
-        ratings = mt_bench.rate(judge, data, talks, max_tokens=16)
+        ratings = mt_bench.rate(judge, data, talks, max_tokens=8)
     summary = mt_bench.summary(ratings)
     assert (summary["judged"], len(ratings)) == (8, 8)
     assert 1 <= summary["mean"] <= summary["mean_at_most"] <= 10
