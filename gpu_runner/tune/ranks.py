@@ -6,7 +6,10 @@ ranks: NCCL on GPUs, gloo on CPUs. Alone, every method is the identity.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,6 +18,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when the one that started it dies. Without that, `kill -9` of the stage
+    would leave its ranks training on, beside the run that goes on from their checkpoint."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

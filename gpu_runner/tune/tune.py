@@ -176,7 +176,10 @@ def key_of(chosen: Preset) -> dict[str, Any]:
 def _torchrun(partial: Path, ranks: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     command += ["-m", "gpu_runner.tune.worker", str(partial)]
-    result = subprocess.run(command, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}, check=False)
+    from gpu_runner.tune.ranks import die_with_parent
+
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    result = subprocess.run(command, env=environment, check=False, preexec_fn=die_with_parent)
     if result.returncode != 0:
         raise TuneError(
             f"a training process ended with status {result.returncode}; its message is above. "

@@ -39,7 +39,7 @@ from gpu_runner.tune.loop import (
 from gpu_runner.tune.lora import AdapterError, merge
 from gpu_runner.tune.phases import Phase, Preset, preset
 from gpu_runner.tune.progress import Board, BoardError, Metrics, Progress, peak_flops, shape_of
-from gpu_runner.tune.ranks import Ranks, ranks_from_environment
+from gpu_runner.tune.ranks import Ranks, die_with_parent, ranks_from_environment
 from gpu_runner.tune.student_model import ModelOptions, StudentModel, StudentModelError, load_student
 from gpu_runner.tune.targets import RefusedRow, TokenRow, tokenize
 from lab.contracts import read_json, read_lines, write_bytes, write_json, write_lines
@@ -373,6 +373,7 @@ def _stop_on_signals() -> Iterator[Callable[[], bool]]:
 
 
 def main() -> int:
+    die_with_parent()
     try:
         work(Path(sys.argv[1]), lambda line: print(line, flush=True))
     except ENDINGS as error:
