@@ -49,8 +49,8 @@ PERMISSIONS = {
 EVENTS = ("check_run", "installation", "issue_comment", "pull_request", "repository", "workflow_run")
 
 # The tests play the same story with fewer rows and items. The facts keep most of theirs: with too few
-# wordings the gate rightly doubts that they were learned. Half the general questions cannot prove the example's
-# narrow margin, so the gate asks for less, too; how it decides is tested apart, against simulated truth.
+# wordings the gate rightly doubts that they were learned. Half the general questions cannot prove the
+# example's narrow margin, so the gate asks for less, too; how it decides is tested apart.
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "preview": {"seeds": 2, "samples": 4},
     "generate": {"rows_changed": 100, "rows_unchanged": 4, "replay_rows": 16},
