@@ -48,9 +48,9 @@ PERMISSIONS = {
 }
 EVENTS = ("check_run", "installation", "issue_comment", "pull_request", "repository", "workflow_run")
 
+# The tests play the same story with fewer rows and items. The facts keep most of theirs: with too few
 # wordings the gate rightly doubts that they were learned. Fewer rows and half of the general questions still
 # leave it undecided at times, so it asks for less, too; how it decides is tested apart.
-# of the general questions, so it asks for less, too; how it decides is tested apart, against simulated truth.
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "preview": {"seeds": 2, "samples": 4},
     "generate": {"rows_changed": 100, "rows_unchanged": 4, "replay_rows": 16},
