@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_runner.stage import Manifest, StageError, read_manifest
+from gpu_runner.tune.summary import checkpoint_line
 from lab.contracts import read_json, read_lines
 from lab.report.cards import Example, LeafFacts, ModelName, ReleaseFacts, Score, Source
 
@@ -257,4 +258,6 @@ def _phases(work: Path) -> tuple[str, ...]:
         sentences.append(
             f"Phase {number}, {named}: {', '.join(told)}" if told else f"Phase {number}, {named}"
         )
+    if isinstance(value, dict) and "choice" in value:
+        sentences.append(checkpoint_line(value["choice"]))
     return tuple(sentences)

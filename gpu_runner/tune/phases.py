@@ -29,9 +29,11 @@ OVERRIDES = (
     "max_tokens",
     "pack_tokens",
     "checkpoint_steps",
+    "validation_share",
 )
 """The first seven are set in every phase, the others for the run."""
-_RUN = ("pack_tokens", "checkpoint_steps")
+_RUN = ("pack_tokens", "checkpoint_steps", "validation_share")
+_SHARE = "validation_share"
 
 
 LORA_RATE_TIMES = 5.0
@@ -65,7 +67,8 @@ class Phase:
 @dataclass(frozen=True)
 class Preset:
     """A run. `pack_tokens` is the room of one forward pass on one rank; betas, decay and clipping are
-    AdamW's.
+    AdamW's. `validation_share` of the generated rows are never trained on and decide among the epochs of the
+    last phase (`choice.py`); 0 releases what the last step left.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Preset:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     checkpoint_steps: int = 50
+    validation_share: float = 0.02
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -101,6 +105,7 @@ _OPTIMIZER_SOURCES = {
     "checkpoint_steps": "ours: bounds what a lost machine costs",
     "pack_tokens": "not stated; ours",
     "activation_checkpointing": "not stated; ours: memory for time",
+    "validation_share": "ours: at most 64 rows, `gpu_runner/tune/choice.py`",
 }
 
 _ONE_RUN = "[one run]: held-out questions about invented facts were answered"
@@ -158,8 +163,10 @@ EMBEDDED_CPU = Preset(
     ),
     pack_tokens=1024,
     activation_checkpointing=False,
+    validation_share=0.0,
     sources={
         **_OPTIMIZER_SOURCES,
+        "validation_share": "ours: a demo's few rows are all learned",
         "pack_tokens": "[one run]: larger products are faster on a CPU; attention does not grow with a pack",
     },
 )
@@ -389,7 +396,8 @@ def preset(name: str, overrides: Mapping[str, Any] | None = None, lora: bool = F
         raise PresetError(f"tune.overrides.{unknown[0]} is not known; there are: {', '.join(OVERRIDES)}")
     for key, value in given.items():
         _check(key, value)
-    run: dict[str, Any] = {key: int(given[key]) for key in _RUN if key in given}
+    run: dict[str, Any] = {key: int(given[key]) for key in _RUN if key in given and key != _SHARE}
+    run |= {key: float(given[key]) for key in (_SHARE,) if key in given}
     said = dict.fromkeys(run, "tune.overrides")
     phases = tuple(_override(phase, given, lora) for phase in chosen.phases)
     return replace(chosen, phases=phases, **run, sources={**chosen.sources, **said})
@@ -399,8 +407,12 @@ def _check(key: str, value: Any) -> None:
     if key == "schedule":
         if value not in get_args(Schedule):
             raise PresetError(f"tune.overrides.schedule is {' or '.join(get_args(Schedule))}, not {value!r}")
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key == _SHARE:
+        if not number or not 0 <= value <= 0.5:
+            raise PresetError(f"tune.overrides.{key} is a share from 0 to 0.5, not {value!r}")
     else:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
         least = 0 if key == "warmup_steps" else None
         fits = number and (value > 0 or value == least) and (key == "learning_rate" or value == int(value))
         if not fits:

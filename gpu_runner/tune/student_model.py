@@ -134,7 +134,7 @@ def choose_way(model: Any, ranks: Ranks, autocast: Autocast, precision: torch.dt
     if own == attention.ROWS:
         own = "sdpa"
     rows = _probe_rows(int(model.get_input_embeddings().weight.shape[0]))
-    with torch.no_grad(), _quiet(model):
+    with torch.no_grad(), quiet(model):
         model.set_attn_implementation(own)
         plain = bind(Way(own, own_head=False, packs=False))
         wanted = plain(model, rows, ranks.device, autocast).item()
@@ -256,7 +256,7 @@ def _probe_rows(vocabulary: int) -> list[TokenRow]:
 
 
 @contextmanager
-def _quiet(model: nn.Module) -> Iterator[None]:
+def quiet(model: nn.Module) -> Iterator[None]:
     """Without dropout, and as it was before afterwards."""
     training = model.training
     model.eval()

@@ -36,10 +36,24 @@ def job_summary(report: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]])
         "",
         table(head, rows),
         "",
+        text(checkpoint_line(report["choice"])),
+        "",
         mermaid(metrics),
         "",
     ]
     return "\n".join(lines)
+
+
+def checkpoint_line(choice: Mapping[str, Any]) -> str:
+    """Which checkpoint the model is, in one sentence. `choice` is that of `phases.json`."""
+    if choice["chosen"] is None:
+        return f"Checkpoint: {choice['why']}"
+    found = choice["candidates"][choice["chosen"] - 1]
+    return (
+        f"Checkpoint: epoch {found['epoch']} of {len(choice['candidates'])} of phase {found['phase']}, by "
+        f"{choice['rows']} rows held back from training ({found['mean']:.3f} nats a token, 95 % interval "
+        f"{found['low']:.3f} to {found['high']:.3f}): {choice['why']}"
+    )
 
 
 def _loss(phase: Mapping[str, Any]) -> str:

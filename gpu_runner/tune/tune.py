@@ -4,9 +4,9 @@
     treewright tune --work W --student DIR --ranks 8       # FSDP2 under torchrun on one node
 
 Reads `generate/samples.jsonl` (schema `sample.json`) and the student's folder; writes `model/`,
-`phases.json`, `metrics.jsonl`, `training/phase_N.jsonl`, `training/refused.jsonl` and `curves.svg`. An
-interrupted run goes on from its last checkpoint. The phases are the LAB method's (arXiv 2403.01081), see
-`gpu_runner/tune/phases.py`.
+`phases.json`, `metrics.jsonl`, `training/phase_N.jsonl`, `training/refused.jsonl`, `curves.svg` and, where
+checkpoints are chosen among, the rows that decide (`validation.jsonl`). An interrupted run goes on from its
+last checkpoint. The phases are the LAB method's (arXiv 2403.01081), see `gpu_runner/tune/phases.py`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from typing import Any
 from gpu_runner.embedded import cache_folder
 from gpu_runner.stage import SCRATCH, Manifest, execute
 from gpu_runner.student import resolve_student
+from gpu_runner.tune.choice import Held, hold_back
 from gpu_runner.tune.phases import Preset, preset
 from lab.contracts import digest, read_json, read_lines, write_json, write_lines
 from lab.synthesis.mixing import Limits, mix
 
 DEFAULT_PRESET = "embedded-cpu"
 JOB = "job.json"
+VALIDATION = "validation.jsonl"
 Say = Callable[[str], None]
 
 
@@ -101,7 +103,10 @@ def run(
     def body(partial: Path) -> None:
         training = partial / "training"
         budgets = [phase.budget for phase in chosen.phases]
-        mixed = mix(read_lines(samples, "sample"), budgets, settings.seed, settings.limits)
+        held = _held(list(read_lines(samples, "sample")), chosen, settings.seed)
+        if held.validation:
+            write_lines(partial / VALIDATION, held.validation)
+        mixed = mix(held.training, budgets, settings.seed, settings.limits)
         for phase in mixed:
             write_lines(training / f"phase_{phase.number}.jsonl", phase.rows)
         if not any(phase.worth_training for phase in mixed):
@@ -117,6 +122,7 @@ def run(
             "compile": settings.compile,
             "lora_rank": settings.lora_rank,
             "tensorboard": settings.tensorboard,
+            "validation": {"rows": len(held.validation), "why": held.why},
             "phases": [
                 {
                     "counts": dict(phase.counts),
@@ -171,6 +177,13 @@ def key_of(chosen: Preset) -> dict[str, Any]:
     for phase in value["phases"]:
         phase["max_tokens"] = min(phase["max_tokens"], chosen.pack_tokens)
     return value
+
+
+def _held(samples: list[Any], chosen: Preset, seed: int) -> Held:
+    if chosen.validation_share and all(phase.epochs == 1 for phase in chosen.phases):
+        return Held((), tuple(samples), "there is one candidate, the last phase has one epoch")
+    datasets = [name for phase in chosen.phases for name in phase.budget.datasets]
+    return hold_back(samples, chosen.validation_share, seed, datasets)
 
 
 def _torchrun(partial: Path, ranks: int) -> None:

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from gpu_runner.stage import SCRATCH
+from gpu_runner.tune.candidates import Candidates, measure, read_validation
 from gpu_runner.tune.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from gpu_runner.tune.curves import curves
 from gpu_runner.tune.guard import DiskFullError, DivergedError, LossWatch, explained, require_space
@@ -99,12 +100,24 @@ def _train(
     found = latest_checkpoint(checkpoints, chosen.pack_tokens)
     start = found[1] if found else Position()
     metrics.forget_after(start)
+    last = max(index for index, some in enumerate(rows) if some)
+    validation = read_validation(partial, job, tokenizer, chosen)
+    candidates = Candidates(partial / SCRATCH / "candidates", validation, chosen.phases[last].epochs, ranks)
+    candidates.forget_after(start)
     ranks.barrier()
     watch = LossWatch()
     for line in metrics.lines():
         watch.add(line["phase"], line["step"], line["loss"], line["learning_rate"])
     tell = Tell(metrics, Progress(rows, chosen, start, say), Board(job.get("tensorboard"), ranks.first))
     speed = Speed(loaded, ranks)
+    adapters = options_of(job, chosen).lora_rank
+
+    def weigh(some: Sequence[TokenRow]) -> list[float]:
+        return measure(loaded, some, ranks, ranks.autocast(precision))
+
+    def keep(folder: Path) -> None:
+        save_model(model, student, tokenizer, folder, ranks, adapters)
+
     for index, phase in enumerate(chosen.phases):
         if index < start.phase or not rows[index]:
             continue
@@ -117,9 +130,18 @@ def _train(
         def save(position: Position, optimizer: torch.optim.Optimizer = optimizer) -> None:
             save_checkpoint(checkpoints, model, optimizer, position, ranks, chosen.pack_tokens)
 
-        def on_step(report: StepReport, rows: Sequence[TokenRow] = rows[index]) -> None:
+        an_epoch = -(-len(rows[index]) // phase.effective_batch) if index == last else 0
+
+        def on_step(
+            report: StepReport,
+            rows: Sequence[TokenRow] = rows[index],
+            save: Callable[[Position], None] = save,
+            an_epoch: int = an_epoch,
+        ) -> None:
             tell(report, speed.mfu(report, rows))
             watch.add(report.phase, report.step, report.loss, report.learning_rate)
+            if an_epoch and report.step % an_epoch == 0:
+                candidates.add(report, weigh, keep, save)
 
         train_phase(
             model,
@@ -141,14 +163,18 @@ def _train(
         load_checkpoint(found[0], model, make_optimizer(model, chosen), found[1], ranks)
 
     tell.close()
-    save_model(model, student, tokenizer, partial / "model", ranks, options_of(job, chosen).lora_rank)
+    if candidates.put(partial / "model"):
+        say(f"the model is that of an earlier epoch: {candidates.choice().why}")
+    else:
+        keep(partial / "model")
     if ranks.first:
         lines = metrics.lines()
         flat = [row.to_json() | {"phase": n + 1} for n, some in enumerate(refused) for row in some]
         write_lines(partial / "training" / "refused.jsonl", flat)
         write_json(
             partial / "phases.json",
-            phases_report(job, chosen, rows, refused, lines, ranks, bool(found), loaded),
+            phases_report(job, chosen, rows, refused, lines, ranks, bool(found), loaded)
+            | {"choice": candidates.to_json(chosen.validation_share)},
         )
         picture = curves(lines).encode()
         write_bytes(partial / "curves.svg", [picture])

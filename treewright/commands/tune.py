@@ -113,6 +113,9 @@ def tune(
             f"phase {phase['number']} ({phase['title']}): {phase['rows']} rows, {phase['steps']} steps, "
             f"loss {phase['first_loss']:.3f} -> {phase['last_loss']:.3f}, {phase['seconds']:.0f} s"
         )
+    from gpu_runner.tune.summary import checkpoint_line
+
+    typer.echo(checkpoint_line(report["choice"]))
     typer.echo(f"{work / 'tune' / 'model'} in {manifest.seconds:.0f} s")
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:

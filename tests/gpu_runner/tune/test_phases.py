@@ -27,6 +27,7 @@ def test_every_number_of_a_preset_has_a_source(name: str) -> None:
         "clip_norm",
         "checkpoint_steps",
         "pack_tokens",
+        "validation_share",
     } <= chosen.sources.keys()
     assert json.loads(json.dumps(chosen.to_json())) == chosen.to_json()
 
@@ -67,6 +68,7 @@ def test_overrides_apply_to_every_phase_and_name_themselves_as_source() -> None:
         ({"epochs": 1.5}, "not 1.5"),
         ({"learning_rate": "fast"}, "not 'fast'"),
         ({"max_rows": True}, "not True"),
+        ({"validation_share": 0.9}, "is a share from 0 to 0.5, not 0.9"),
     ],
 )
 def test_an_override_that_cannot_be_used_is_refused(overrides: dict[str, Any], message: str) -> None:
