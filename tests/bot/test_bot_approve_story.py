@@ -9,6 +9,8 @@ from typing import Any
 
 from bot_world import EXAMPLES, Change, Json, Person, World, until
 
+from bot import metrics
+
 GOOD = EXAMPLES / "contributions/good"
 LEAF = "knowledge/geography/farne_mora"
 # A release workflow as short as can be: it publishes a report that names its key, as the real one does in the
@@ -66,6 +68,11 @@ def ready(world: World, workflow: str = PUBLISHING) -> tuple[Change, str, Person
     return change, head, world.person("mara")
 
 
+def model_tokens() -> float:
+    samples = [sample for family in metrics.MODEL_TOKENS.collect() for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.labels.get("direction") == "completion")
+
+
 def merge_parents(change: Change) -> tuple[str, list[str]]:
     sha = str(change.pull()["merge_commit_sha"])
     row: Any = change.author.api("GET", f"{change.path}/commits/{sha}")
@@ -77,10 +84,12 @@ def runs(change: Change) -> list[Json]:
 
 
 def test_a_maintainer_approves_and_exactly_that_commit_is_merged_and_released(world: World) -> None:
+    before = model_tokens()
     change, head, mara = ready(world)
     comment = change.sticky()
     assert "base model answers 0 of 4" in comment
     assert "8 passed" in comment
+    assert model_tokens() > before
 
     refused = change.say(change.author, "/approve")
     assert "for the maintainers" in change.reply(refused)
