@@ -118,7 +118,6 @@ def test_documents_that_cannot_be_had_are_told_at_the_patterns() -> None:
 
 
 def test_a_context_that_stands_in_no_document_is_found() -> None:
-    pytest.importorskip("lab.taxonomy.excerpts")
     lines = [line.partition("context: ")[2] for line in examples.KNOWLEDGE.split("\n") if "context: " in line]
     source = SourceDocument("guides/a.md", "\n\n".join(lines), "sha256:" + "0" * 64)
     tree = leaf(examples.KNOWLEDGE)
