@@ -82,7 +82,7 @@ class AuditLog:
                         connection.execute(sa.insert(_records).values(**_row(record)))
                     return record
                 except sa.exc.IntegrityError:  # another process was first
-                    time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 20)))  # noqa: S311
+                    time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 20)))  # noqa: S311 - spreads waits; no secret
         raise RuntimeError("the audit log could not be written: too many processes append to it")
 
     def checkpoint(self) -> Checkpoint:

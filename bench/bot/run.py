@@ -41,7 +41,7 @@ PEER = {"probot": "14.3.2"}
 SECRET = "a-secret-of-the-benchmark-only"  # noqa: S105 - of this run only
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "bot")]
 
-from bot_world import EXAMPLES, World, new_world  # noqa: E402
+from bot_world import EXAMPLES, World, new_world  # noqa: E402 - the path is set first
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 sys.path.insert(0, str(HERE))
 
-import truth  # noqa: E402
+import truth  # noqa: E402 - the path is set first
 
 
 def unpaired(items: int, difference: float) -> float:

@@ -35,19 +35,19 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(HERE))
 
-import material  # noqa: E402
+import material  # noqa: E402 - the path is set first
 
-from gpu_runner import statistics as paired_statistics  # noqa: E402
-from gpu_runner.benchmark import general  # noqa: E402
-from gpu_runner.benchmark.model import answer_all, load  # noqa: E402
-from gpu_runner.benchmark.scoring import is_right, words  # noqa: E402
-from gpu_runner.embedded import cache_folder  # noqa: E402
-from gpu_runner.stage import tool_versions  # noqa: E402
-from gpu_runner.student import resolve_student  # noqa: E402
-from gpu_runner.tune import phases  # noqa: E402
-from gpu_runner.tune import tune as tuning  # noqa: E402
-from lab.config import load_config  # noqa: E402
-from lab.contracts import digest, read_json, read_lines, write_json, write_lines  # noqa: E402
+from gpu_runner import statistics as paired_statistics  # noqa: E402 - the path is set first
+from gpu_runner.benchmark import general  # noqa: E402 - the path is set first
+from gpu_runner.benchmark.model import answer_all, load  # noqa: E402 - the path is set first
+from gpu_runner.benchmark.scoring import is_right, words  # noqa: E402 - the path is set first
+from gpu_runner.embedded import cache_folder  # noqa: E402 - the path is set first
+from gpu_runner.stage import tool_versions  # noqa: E402 - the path is set first
+from gpu_runner.student import resolve_student  # noqa: E402 - the path is set first
+from gpu_runner.tune import phases  # noqa: E402 - the path is set first
+from gpu_runner.tune import tune as tuning  # noqa: E402 - the path is set first
+from lab.config import load_config  # noqa: E402 - the path is set first
+from lab.contracts import digest, read_json, read_lines, write_json, write_lines  # noqa: E402 - the path is set first
 
 # Whether anything is replayed, and how much the later phase teaches: the long one as hard as the facts were.
 LONG = {"skill_rows": 160, "skill_rate": 1.5e-4}

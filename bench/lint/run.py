@@ -37,7 +37,7 @@ PEER = "instructlab-schema==0.4.2"
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(HERE))
 
-import tree as generator  # noqa: E402
+import tree as generator  # noqa: E402 - the path is set first
 
 _GIT = {
     **os.environ,

@@ -34,9 +34,9 @@ PEER = "instructlab-training==0.16.2"
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(HERE))
 
-from lengths import CAPACITY, MIXES, lengths  # noqa: E402
+from lengths import CAPACITY, MIXES, lengths  # noqa: E402 - the path is set first
 
-from gpu_runner.tune.packing import pack  # noqa: E402
+from gpu_runner.tune.packing import pack  # noqa: E402 - the path is set first
 
 Plan = list[list[Sequence[int]]]  # [micro-step][rank]
 

@@ -24,10 +24,10 @@ parts = types.ModuleType("instructlab.sdg.blocks")
 parts.__path__ = [str(Path(place, "sdg", "blocks")) for place in spec.submodule_search_locations]
 sys.modules["instructlab.sdg.blocks"] = parts
 
-from datasets import Dataset  # noqa: E402
-from datasets.utils.logging import disable_progress_bar  # noqa: E402
-from instructlab.sdg.pipeline import Pipeline, PipelineContext  # noqa: E402
-from openai import OpenAI  # noqa: E402
+from datasets import Dataset  # noqa: E402 - after the package is set up
+from datasets.utils.logging import disable_progress_bar  # noqa: E402 - after the package is set up
+from instructlab.sdg.pipeline import Pipeline, PipelineContext  # noqa: E402 - after the package is set up
+from openai import OpenAI  # noqa: E402 - after the package is set up
 
 BATCH = 8
 

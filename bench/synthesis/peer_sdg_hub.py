@@ -13,7 +13,7 @@ from client_common import measured, peak_mib, prompt, report
 
 logging.disable(logging.WARNING)
 
-from sdg_hub.core.blocks.llm.llm_chat_block import LLMChatBlock  # noqa: E402
+from sdg_hub.core.blocks.llm.llm_chat_block import LLMChatBlock  # noqa: E402 - after its log is quiet
 
 
 def main(url: str, rows: int, width: int) -> int:

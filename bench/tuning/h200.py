@@ -213,7 +213,7 @@ def _tokenizer(shape: str) -> Any:
 
     words = {f"t{index}": index for index in range(SHAPES[shape]["vocab_size"])}
     core = Tokenizer(models.WordLevel(vocab=words, unk_token="t0"))  # noqa: S106 - no secret, a word
-    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="t1", pad_token="t1")  # noqa: S106
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="t1", pad_token="t1")  # noqa: S106 - no secret, a word
 
 
 if __name__ == "__main__":

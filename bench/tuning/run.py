@@ -36,11 +36,11 @@ PEER = "trl==1.16.0"
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(HERE))
 
-from rows import rows as make_rows  # noqa: E402
+from rows import rows as make_rows  # noqa: E402 - the path is set first
 
-from gpu_runner.embedded import cache_folder  # noqa: E402
-from gpu_runner.student import resolve_student  # noqa: E402
-from gpu_runner.tune.phases import EMBEDDED_CPU  # noqa: E402
+from gpu_runner.embedded import cache_folder  # noqa: E402 - the path is set first
+from gpu_runner.student import resolve_student  # noqa: E402 - the path is set first
+from gpu_runner.tune.phases import EMBEDDED_CPU  # noqa: E402 - the path is set first
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def load(folder: Path) -> LoadedModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types here
     device, dtype = placement()
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     if not getattr(tokenizer, "chat_template", None):
@@ -110,7 +110,7 @@ def answer_chats(model: LoadedModel, chats: Sequence[Chat]) -> list[str]:
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))  # little padding
     for start in range(0, len(order), model.batch):
         chosen = order[start : start + model.batch]
-        settings = GenerationConfig(  # type: ignore[no-untyped-call]
+        settings = GenerationConfig(  # type: ignore[no-untyped-call]  # the library has no types here
             do_sample=False,
             max_new_tokens=max(chats[index].max_tokens for index in chosen),
             eos_token_id=tokenizer.eos_token_id if ends is None else ends,

@@ -288,8 +288,8 @@ def _copy(source: Source, origin: Path, scratch: Path) -> list[tuple[str, str, s
 def count_rows(path: Path, source: Source) -> int:
     """Rows of a file that has the columns which the harness reads; BenchmarkError otherwise."""
     if path.suffix == ".parquet":
-        from pyarrow import ArrowException  # type: ignore[import-untyped]
-        from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+        from pyarrow import ArrowException  # type: ignore[import-untyped]  # the library has no types
+        from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]  # the library has no types
 
         try:
             with ParquetFile(path) as file:

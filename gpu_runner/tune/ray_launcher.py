@@ -36,8 +36,8 @@ def launch(partial: Path, ranks: int, say: Callable[[str], None]) -> None:
     if started:
         ray.init(include_dashboard=False, log_to_driver=True)
     try:
-        gpus = ray.cluster_resources().get("GPU", 0) >= ranks  # type: ignore[no-untyped-call]
-        nodes = len(ray.nodes())  # type: ignore[no-untyped-call]
+        gpus = ray.cluster_resources().get("GPU", 0) >= ranks  # type: ignore[no-untyped-call]  # the library has no types here
+        nodes = len(ray.nodes())  # type: ignore[no-untyped-call]  # the library has no types here
         say(f"Ray: {ranks} workers, {nodes} nodes, {'GPUs' if gpus else 'CPUs'}")
         trainer = TorchTrainer(
             _worker,

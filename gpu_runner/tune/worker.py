@@ -78,7 +78,7 @@ def work(partial: Path, say: Say) -> None:
 def _train(
     partial: Path, job: dict[str, Any], chosen: Preset, ranks: Ranks, stop: Callable[[], bool], say: Say
 ) -> None:
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types here
     student = Path(job["student"])
     tokenizer = AutoTokenizer.from_pretrained(student, local_files_only=True)
     rows, refused = [], []

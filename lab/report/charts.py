@@ -44,6 +44,6 @@ def outcomes(leaves: Sequence[Mapping[str, object]]) -> str:
     passed, reasons = 0, Counter[str]()
     for leaf in leaves:
         samples, rejected = leaf["samples"], leaf["rejected"]
-        passed += sum(bool(sample["passed"]) for sample in samples)  # type: ignore[attr-defined]
-        reasons.update(f"{row['stage']}, {row['reason']}" for row in rejected)  # type: ignore[attr-defined]
+        passed += sum(bool(sample["passed"]) for sample in samples)  # type: ignore[attr-defined]  # values of JSON
+        reasons.update(f"{row['stage']}, {row['reason']}" for row in rejected)  # type: ignore[attr-defined]  # values of JSON
     return pie("What became of the rows", [("passed", passed), *reasons.most_common()])

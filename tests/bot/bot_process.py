@@ -95,7 +95,7 @@ class Diary:
             self.note(f"{name}: recorded")
             return result
 
-        Database.write = noted_write  # type: ignore[method-assign]
+        Database.write = noted_write  # type: ignore[method-assign]  # the test puts its own in
         jobs._step = noted_step
 
 

@@ -62,7 +62,7 @@ def publish_at_once(world: World) -> None:
         assert answer.status_code == 201, answer.text
         return "success"
 
-    world.forge.actions._execute = execute  # type: ignore[method-assign]
+    world.forge.actions._execute = execute  # type: ignore[method-assign]  # the test puts its own in
 
 
 @dataclass
@@ -120,7 +120,7 @@ def approve(world: World, story: Story) -> Story:
 def settled(world: World, story: Story) -> None:
     """Wait until what the bot takes away in the end is away, and no delivery is under way."""
     change = story.change
-    answers = lambda: [change.reactions(said) for said in story.comments.values()]  # noqa: E731
+    answers = lambda: [change.reactions(said) for said in story.comments.values()]  # noqa: E731 - a name for the wait below
     until(lambda: all(one and "eyes" not in one for one in answers()), "no more eyes", PATIENCE)
     until(lambda: all(row["status"] == "completed" for row in checks(story)), "every check's end", PATIENCE)
     world.forge.hooks.drain()

@@ -130,7 +130,7 @@ def test_a_pull_request_that_changes_the_settings_says_what_would_change(world: 
 
 Settings in bold decide who may approve, what is fetched, and what is released. Settings are read from the default branch only, so nothing of this holds before the merge.
 
-""")  # noqa: E501
+""")  # noqa: E501 - shown whole
     # It does not hold yet: the author still may not approve.
     said = change.say(world.person("newcomer"), f"/approve {head}")
     assert change.answered(said) == "confused"

@@ -153,7 +153,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
                 seconds_between_writes=0,
             )
             services = Services(settings, store, App(settings), Mirrors(folder / "git", url))
-            made = Peer(url, settings, services, None)  # type: ignore[arg-type]
+            made = Peer(url, settings, services, None)  # type: ignore[arg-type]  # any value on purpose
             yield replace(made, pull=_opened(made, store))
         finally:
             process.terminate()

@@ -78,7 +78,7 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
                     headers={"Authorization": f"Bearer {DASHBOARD}"},
                     trust_env=False,
                 ).text
-                look = lambda: httpx.get(f"{second.url}/metrics", trust_env=False).text  # noqa: E731
+                look = lambda: httpx.get(f"{second.url}/metrics", trust_env=False).text  # noqa: E731 - a name for the wait below
                 until(lambda: "treewright_queue_length 0.0" in look(), "an empty queue")
                 text = look()
                 os.kill(second.process.pid or 0, signal.SIGTERM)

@@ -43,7 +43,7 @@ def test_every_metric_that_is_named_exists(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"treewright ((?:bot|audit) \w+[^\n`#>]*)", PAGE))))
 def test_every_command_line_is_one_that_the_program_takes(line: str) -> None:
     words = [word for word in re.sub(r"[\[\]()]", " ", line).split() if word != "..."]
-    group = get_command(app).commands[words[0]]  # type: ignore[attr-defined]
+    group = get_command(app).commands[words[0]]  # type: ignore[attr-defined]  # typer makes a group
     options = {name for parameter in group.commands[words[1]].params for name in parameter.opts}
     for word in words[2:]:
         if word.startswith("--"):

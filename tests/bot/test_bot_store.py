@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def facts(head: str, minute: int, state: str = "open") -> PullFacts:
     at = f"2026-11-21T10:{minute:02}:00Z"
-    return PullFacts(7, "acme/taxonomy", 1, 2, head, "main", "main", "cleo", 3, state, at)  # type: ignore[arg-type]
+    return PullFacts(7, "acme/taxonomy", 1, 2, head, "main", "main", "cleo", 3, state, at)  # type: ignore[arg-type]  # any value on purpose
 
 
 def test_a_delivery_that_comes_twice_is_kept_once(store: Store) -> None:

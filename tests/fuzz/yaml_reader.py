@@ -23,13 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from lab.config import RepositoryConfig  # noqa: E402
-from lab.contracts import problems  # noqa: E402
-from lab.taxonomy import examples  # noqa: E402
-from lab.taxonomy.lint import lint  # noqa: E402
-from lab.taxonomy.rules import RULES  # noqa: E402
-from lab.taxonomy.tree import TooLarge  # noqa: E402
-from lab.untrusted import YamlBudgets, YamlNode, read_yaml  # noqa: E402
+from lab.config import RepositoryConfig  # noqa: E402 - the path is set first
+from lab.contracts import problems  # noqa: E402 - the path is set first
+from lab.taxonomy import examples  # noqa: E402 - the path is set first
+from lab.taxonomy.lint import lint  # noqa: E402 - the path is set first
+from lab.taxonomy.rules import RULES  # noqa: E402 - the path is set first
+from lab.taxonomy.tree import TooLarge  # noqa: E402 - the path is set first
+from lab.untrusted import YamlBudgets, YamlNode, read_yaml  # noqa: E402 - the path is set first
 
 CORPUS = ROOT.parent / "shared" / "corpus"
 SECONDS = 5.0  # of one input; a megabyte takes a fraction of it

@@ -98,7 +98,7 @@ _ENDS = {
 
 def _listening(ask: object, asked: list[str]) -> object:
     def run(*arguments: object) -> object:
-        found = ask(*arguments)  # type: ignore[operator]
+        found = ask(*arguments)  # type: ignore[operator]  # any callable
         samples = found[max(found)]
         asked.append(str(samples[0]["arguments"][0][0]))
         return found

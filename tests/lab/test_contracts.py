@@ -82,6 +82,6 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
-        write_bytes(place, failing())  # type: ignore[arg-type]
+        write_bytes(place, failing())  # type: ignore[arg-type]  # any value on purpose
     assert place.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]

@@ -27,7 +27,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with listening(github_wire) as github_url:  # type: ignore[arg-type]  # an ASGI wrapper is served as well
         github.url = github_url
         hub_wire = Interruption(create_app(tmp_path / "hub", f"{github_url}/_oidc"))
-        with listening(hub_wire) as hub_url:  # type: ignore[arg-type]
+        with listening(hub_wire) as hub_url:  # type: ignore[arg-type]  # any value on purpose
             hub = RunningHub(
                 hub_url, tmp_path / "hub", (tmp_path / "hub" / "admin-token").read_text().strip()
             )

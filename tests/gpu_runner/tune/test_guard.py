@@ -109,8 +109,8 @@ def test_a_step_that_was_packed_otherwise_is_begun_again(tmp_path: Path) -> None
     model = tiny_model()
     optimizer = make_optimizer(model, EMBEDDED_CPU)
     save_checkpoint(tmp_path, model, optimizer, Position(0, 0, 2, 0.5), ALONE, pack_tokens=96)
-    assert latest_checkpoint(tmp_path, 96)[1] == Position(0, 0, 2, 0.5)  # type: ignore[index]
-    assert latest_checkpoint(tmp_path, 64)[1] == Position(0, 0)  # type: ignore[index]
+    assert latest_checkpoint(tmp_path, 96)[1] == Position(0, 0, 2, 0.5)  # type: ignore[index]  # None would fail here
+    assert latest_checkpoint(tmp_path, 64)[1] == Position(0, 0)  # type: ignore[index]  # None would fail here
 
 
 _NO_MEMORY = """

@@ -84,7 +84,7 @@ def test_the_comment_says_where_it_stands_what_is_next_and_whose_turn_it_is() ->
 | `/help` | anyone | Shows this list. |
 
 </details>\
-""")  # noqa: E501
+""")  # noqa: E501 - shown whole
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def test_leaving_a_stream_early_leaves_nothing_under_way(tmp_path: Path) -> None
         stream = engine.stream(Request(server.endpoint, ask(str(n)), {}) for n in range(100))
         async for _ in stream:
             break
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()  # type: ignore[attr-defined]  # a generator in fact
         assert engine.counters.in_flight == 0
         assert len(asyncio.all_tasks()) < 20
 

@@ -107,8 +107,8 @@ def test_processes_that_want_the_same_share_one_fetch(host: Host, tmp_path: Path
     answers = [told.get(timeout=30) for _ in both]
     for each in both:
         each.join()
-    assert sorted(answer[0] for answer in answers) == [False, True]  # type: ignore[index]
-    assert answers[0][1] == answers[1][1]  # type: ignore[index]
+    assert sorted(answer[0] for answer in answers) == [False, True]  # type: ignore[index]  # None would fail here
+    assert answers[0][1] == answers[1][1]  # type: ignore[index]  # None would fail here
     assert len(entries(tmp_path / "cache")) == 1
 
 

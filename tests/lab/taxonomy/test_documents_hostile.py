@@ -41,7 +41,7 @@ class Ground:
     def read(self, sha: str, *patterns: str, policy: DocumentPolicy = POLICY, **more: object) -> list[str]:
         before = listing(self.root / "hosted")
         try:
-            limits = DocumentLimits(**more)  # type: ignore[arg-type]
+            limits = DocumentLimits(**more)  # type: ignore[arg-type]  # any value on purpose
             ref = DocumentRef(URL, sha, patterns)
             found = read_documents(ref, self.cache, policy, self.mirrors, limits=limits)
             return [each.path for each in found.documents]
@@ -66,7 +66,7 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
 
 def refused(ground: Ground, sha: str, *patterns: str, **more: object) -> DocumentError:
     with pytest.raises(DocumentError) as error:
-        ground.read(sha, *patterns, **more)  # type: ignore[arg-type]
+        ground.read(sha, *patterns, **more)  # type: ignore[arg-type]  # any value on purpose
     assert error.value.hint
     assert str(ground.root) not in str(error.value)
     assert "127.0.0.1" not in str(error.value)  # the mirror is the operator's secret
@@ -264,7 +264,7 @@ def test_a_host_that_is_down_is_named(ground: Ground) -> None:
     ],
 )
 def test_an_answer_that_is_not_git_is_refused(ground: Ground, handle: object) -> None:
-    with listening(handle) as url:  # type: ignore[arg-type]
+    with listening(handle) as url:  # type: ignore[arg-type]  # any value on purpose
         ground.mirrors = {URL: f"{url}/x.git"}
         refused(ground, "1" * 40, "*.md")
 
