@@ -435,3 +435,12 @@ def test_a_missing_stage_is_named(tmp_path: Path) -> None:
     code, _, output = ask(tmp_path)
     assert code == 2
     assert "treewright generate" in output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", [["gate"], ["benchmark", "--student", "embedded"]])
+def test_brackets_of_a_message_are_text_and_not_markup(tmp_path: Path, command: list[str]) -> None:
+    folder = tmp_path / "[red] [" / "]"
+    result = CliRunner().invoke(app, [*command, "--work", str(folder)])
+    assert result.exit_code == 2
+    assert f"{command[0]}: " in result.output
+    assert str(folder) in result.output

@@ -38,10 +38,9 @@ def benchmark(
     from lab.contracts import ContractError, read_json
     from lab.synthesis.endpoints import EndpointError
 
-    errors = Console(stderr=True)
     try:
         cache = cache_folder()
-        manifest = run(work, resolve_student(student, cache), cache, progress=errors.print, data=data)
+        manifest = run(work, resolve_student(student, cache), cache, progress=_tell, data=data)
     except (
         BenchmarkError,
         EndpointError,
@@ -51,12 +50,12 @@ def benchmark(
         ContractError,
         OSError,
     ) as error:
-        errors.print(f"[red]benchmark:[/red] {error}", highlight=False)
+        _tell(f"benchmark: {error}")
         raise typer.Exit(2) from error
     report: dict[str, Any] = read_json(work / "benchmark" / "benchmark.json", "benchmark")
     Console().print(_table(report))
     if manifest.reused:
-        errors.print("Nothing to do: this benchmark had already run with the same inputs.")
+        _tell("Nothing to do: this benchmark had already run with the same inputs.")
 
 
 def stage_benchmarks(
@@ -80,23 +79,27 @@ def stage_benchmarks(
     from gpu_runner.benchmark.staging import check_all, stage
     from lab.contracts import ContractError
 
-    errors = Console(stderr=True)
     try:
         if data is None:
             raise BenchmarkError("say where: --data DIR, or TREEWRIGHT_BENCHMARK_DATA")
         if origin is not None and len(names or ()) != 1:
             raise BenchmarkError("--from is a copy of one data set: name one benchmark")
         for name in names or ():
-            stage(name, data, origin, progress=errors.print)
+            stage(name, data, origin, progress=_tell)
         staged = check_all(data)
     except (BenchmarkError, ContractError, OSError) as error:
-        errors.print(f"[red]stage-benchmarks:[/red] {error}", highlight=False)
+        _tell(f"stage-benchmarks: {error}")
         raise typer.Exit(2) from error
     for one in staged:
         rows = sum(file.rows for file in one.files)
         Console().print(
             f"{one.source.name}@{one.revision}: {len(one.files)} files, {rows} rows", highlight=False
         )
+
+
+def _tell(line: str) -> None:
+    """Plain: rich would take the brackets of "pip install 'treewright[runner]'" for markup and drop them."""
+    typer.echo(line, err=True)
 
 
 def _table(report: dict[str, Any]) -> Any:

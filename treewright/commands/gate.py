@@ -38,7 +38,7 @@ def gate(
     try:
         _, verdict = run(work)
     except (StageError, ContractError, OSError) as error:
-        Console(stderr=True).print(f"[red]gate:[/red] {error}", highlight=False, markup=True)
+        typer.echo(f"gate: {error}", err=True)
         raise typer.Exit(2) from error
     _show(verdict, Console())
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
