@@ -26,7 +26,15 @@ from gpu_runner.benchmark.model import BenchmarkError, placement
 from gpu_runner.benchmark.parts import MT_BENCH, Part, Session, Sources, read_sources, wanted_parts
 from gpu_runner.benchmark.results import Answers, item_rows, sets
 from gpu_runner.benchmark.scoring import MAX_NEW_TOKENS
-from gpu_runner.stage import SCRATCH, Manifest, execute, input_digest, tool_versions
+from gpu_runner.stage import (
+    MANIFEST,
+    SCRATCH,
+    Manifest,
+    execute,
+    input_digest,
+    read_manifest,
+    tool_versions,
+)
 from lab.config import BenchmarkSettings, RepositoryConfig
 from lab.contracts import digest, file_digest, read_json, write_json, write_lines
 from lab.synthesis.endpoints import Endpoint, EndpointError, endpoint_from_environment
@@ -57,6 +65,7 @@ def run(
     sources = read_sources(work / "plan", plan, config.benchmark, data)
     endpoint = judge_endpoint(config, env)
     settings = _settings(student, sources, endpoint, config.benchmark)
+    _require_its_base(work / "tune", student, settings["base"])
 
     def body(partial: Path) -> None:
         judge = Judge(endpoint, cache / "benchmarks" / ANSWERS) if endpoint else None
@@ -75,6 +84,15 @@ def run(
 
     inputs = [work / "plan", work / "tune"]
     return execute("benchmark", inputs, work / "benchmark", settings, body, tools=TOOLS)
+
+
+def _require_its_base(tuned: Path, student: Path, base: str) -> None:
+    """A candidate beside another model than the one it was made from shows neither loss nor gain."""
+    if (tuned / MANIFEST).is_file() and read_manifest(tuned).inputs.get("student", base) != base:
+        raise BenchmarkError(
+            f"{student} is not the model that {tuned} was tuned from: name the same --student as for "
+            "`treewright tune`, or tune again"
+        )
 
 
 def judge_endpoint(config: RepositoryConfig, env: Mapping[str, str]) -> Endpoint | None:

@@ -20,6 +20,7 @@ pytest.importorskip("torch")
 from gpu_runner.benchmark import benchmark
 from gpu_runner.benchmark.general import ChoiceItem, choose, general_items
 from gpu_runner.benchmark.model import BenchmarkError, LoadedModel, answer_all, load
+from gpu_runner.stage import execute
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +160,19 @@ def test_a_general_item_that_cannot_be_paired_or_scored_is_refused(
 def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="no chat template"):
         load(tiny(tmp_path / "plain", seed=0, template=None))
+
+
+def test_a_candidate_is_only_compared_with_the_model_it_was_tuned_from(tmp_path: Path, base: Path) -> None:
+    other = tiny(tmp_path / "other", seed=1)
+    work = work_folder(tmp_path / "work", other, [held_out(0)])
+    shutil.rmtree(work / "tune")
+
+    def tuned(folder: Path) -> None:
+        shutil.copytree(other, folder / "model")
+
+    execute("tune", {"student": base}, work / "tune", {}, tuned)
+    with pytest.raises(BenchmarkError, match="is not the model that .* was tuned from"):
+        benchmark.run(work, other, tmp_path / "cache")
 
 
 def test_a_work_folder_without_a_tuned_model_says_what_to_run(tmp_path: Path, base: Path) -> None:
