@@ -74,7 +74,30 @@ def test_a_part_of_the_tree_can_be_named(tree: Path, part: str, code: int) -> No
 def test_a_folder_without_git_has_no_base_and_says_so(tree: Path, arguments: Sequence[str]) -> None:
     done = run(arguments[0], tree, *arguments[1:])
     assert done.exit_code == 2
-    assert "There is no revision" in done.stderr
+    assert "is not inside a Git repository" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["qna.yaml", "notes\\1.txt"])
+def test_a_file_that_cannot_be_read_keeps_no_other_leaf_from_being_mended(tree: Path, name: str) -> None:
+    with (tree / ISLES / name).open("wb") as stream:
+        stream.truncate(50 << 20)
+    done = run("lint", tree, "--fix")
+    assert f"mended {SKILL}/qna.yaml" in done.stderr
+    assert (tree / SKILL / "qna.yaml").read_text() == examples.SKILL
+    assert ("not mended" in done.stderr) == (done.exit_code == 1) == (name == "qna.yaml")
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_leaf_from_moving_to_version_3(tree: Path) -> None:
+    (tree / SKILL / "qna.yaml").write_text(examples.SKILL.replace("version: 3", "version: 2"))
+    huge = tree / "compositional_skills" / "big"
+    huge.mkdir()
+    with (huge / "qna.yaml").open("wb") as stream:
+        stream.truncate(50 << 20)
+    done = run("migrate", tree)
+    assert done.exit_code == 1
+    assert (tree / SKILL / "qna.yaml").read_text() == examples.SKILL
+    assert "compositional_skills/big/qna.yaml has 52,428,800 bytes" in done.stdout
+    assert "1 moved to version 3, 0 moved and need you, 1 stay." in done.stdout
 
 
 def test_one_file_can_be_mended_even_when_its_name_is_the_mistake(tree: Path) -> None:

@@ -88,12 +88,15 @@ def _run(options: Options) -> int:
                 looked = Checkout(root, merge_base(root, base))
                 only = looked.changed
             elif inside != ".":
-                only = [each for each in tree.paths() if each == inside or each.startswith(f"{inside}/")]
+                only = tree.paths()
+            if only is not None and inside != ".":  # a file is looked at with what lies beside it
+                within = inside if path.is_dir() else inside.rpartition("/")[0] or inside
+                only = [each for each in only if each == inside or each.startswith(f"{within}/")]
             report = lint(looked, config, only, base is not None, tokens)
             if options.documents:
                 report = _with_documents(report, looked, config, only)
             kept = tuple(finding for finding in report.findings if finding.file == inside)
-            return LintReport(kept, 1) if path.is_file() else report
+            return LintReport(kept, min(1, report.files)) if path.is_file() else report
 
         report = look()
         if options.fix or options.diff:
@@ -115,17 +118,24 @@ def _run(options: Options) -> int:
 def _mend(
     options: Options, root: Path, tree: FolderTree, report: LintReport, config: RepositoryConfig
 ) -> int:
-    """Mends the folders that have findings, or shows how; gives the number of files that change."""
+    """Mends the folders that have findings, or shows how; gives the number of files that change. A folder
+    with a file that cannot be read stays as it is, and says so.
+    """
     from lab.taxonomy.fix import fix_leaf, unified
     from lab.taxonomy.leaf import in_branches
     from lab.taxonomy.worktree import rename_file, replace_file
+    from lab.untrusted import Refused
 
     wanted = {finding.file.rpartition("/")[0] for finding in report.findings if in_branches(finding.file)}
     folders: dict[str, dict[str, bytes]] = {folder: {} for folder in sorted(wanted)}
     for file in tree.paths() if folders else ():
         folder, _, name = file.rpartition("/")
         if folder in folders and name.casefold().endswith((".yaml", ".yml", ".txt", ".md")):
-            folders[folder][file] = tree.read(file, 1 << 24)
+            try:
+                folders[folder][file] = tree.read(file, 1 << 24)
+            except Refused as refused:
+                typer.echo(f"not mended, {refused}", err=True)
+                del folders[folder]
     changed = 0
     for files in folders.values():
         fixed = fix_leaf(files, config, strict=options.base is not None)

@@ -39,7 +39,7 @@ def _run(path: Path, diff: bool, format_: Format) -> int:
     from lab.config import CONFIG_PATH, load_config
     from lab.taxonomy.fix import unified_file
     from lab.taxonomy.leaf import QNA, in_branches
-    from lab.taxonomy.migrate import migrate
+    from lab.taxonomy.migrate import Migration, migrate
     from lab.taxonomy.tree import FolderTree
     from lab.taxonomy.worktree import find_root, replace_file
     from lab.untrusted import Refused
@@ -58,7 +58,11 @@ def _run(path: Path, diff: bool, format_: Format) -> int:
             wanted = inside == "." or file == inside or file.startswith(f"{inside}/")
             if not (wanted and in_branches(file) and file.endswith(f"/{QNA}")):
                 continue
-            old = tree.read(file, config.lint.limits.file_kb * 1024)
+            try:
+                old = tree.read(file, config.lint.limits.file_kb * 1024)
+            except Refused as refused:  # the others are moved all the same
+                moved.append(Migration(file, 1, "blocked", b"", (), str(refused)))
+                continue
             found = migrate(file, old, config)
             if found is None:
                 continue
