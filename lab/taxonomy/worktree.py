@@ -23,6 +23,7 @@ def find_root(path: Path) -> Path:
     """The tree's root for a folder, a leaf's folder or a file of it: what holds the outermost branch folder.
 
     A branch folder counts only below the nearest `.git`: a checkout may lie in a folder named `knowledge`.
+    What lies beside the branches in a checkout, such as `.github`, belongs to their tree.
     """
     place = Path(os.path.abspath(path))
     folder = place if place.is_dir() else place.parent
@@ -34,9 +35,11 @@ def find_root(path: Path) -> Path:
     branches = [each for each in within if each.name in BRANCHES]
     if branches:
         return branches[-1].parent
-    if place.is_dir():
-        return folder
-    return lineage[ends] if ends is not None else folder
+    checkout = [] if ends is None else lineage[1 : ends + 1]
+    beside = next((each for each in checkout if any((each / name).is_dir() for name in BRANCHES)), None)
+    if beside is not None:
+        return beside
+    return lineage[ends] if ends is not None and not place.is_dir() else folder
 
 
 def repository(folder: Path) -> Path:
@@ -59,10 +62,9 @@ def merge_base(folder: Path, base: str | None) -> str:
         commit, shared = _at_once(folder, verify, ("merge-base", candidate, "HEAD"))
         if commit is not None:
             return (shared or commit).decode().strip()
-    named = base if base is not None else "a main branch"
-    raise Refused(
-        f"There is no revision `{named}` in this repository.", "Fetch it, or name another with --base."
-    )
+    repository(folder)  # outside of one, that is what is wrong
+    missing = f"revision `{base}`" if base is not None else f"main branch ({', '.join(_USUAL)})"
+    raise Refused(f"There is no {missing} in this repository.", "Fetch it, or name another with --base.")
 
 
 def changed_paths(root: Path, base: str) -> list[str]:

@@ -1,0 +1,65 @@
+"""The commands in a checkout: what a base, a part of the tree and a missing revision mean to them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from git_host import commit, git
+from typer.testing import CliRunner, Result
+
+from lab.taxonomy import examples
+from treewright.cli import app
+
+SKILL = "compositional_skills/writing/plain"
+ISLES = "knowledge/geography/isles"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Two leaves that were committed and then changed, one of them so that it is wrong."""
+    files: dict[str, str | bytes | None] = {".github/treewright.yml": "version: 1\n"}
+    for folder, text in ((SKILL, examples.SKILL), (ISLES, examples.KNOWLEDGE)):
+        files |= {f"{folder}/qna.yaml": text, f"{folder}/attribution.txt": examples.ATTRIBUTION}
+    commit(tmp_path, files)
+    (tmp_path / SKILL / "qna.yaml").write_text(examples.SKILL.replace("octocat", "octocat "))
+    (tmp_path / ISLES / "attribution.txt").write_text(examples.ATTRIBUTION.replace("7", "8"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("part", "code"), [("", 1), ("compositional_skills", 1), (f"{SKILL}/qna.yaml", 1), (ISLES, 0)]
+)
+def test_with_a_base_a_part_of_the_tree_is_still_only_that_part(checkout: Path, part: str, code: int) -> None:
+    assert run("lint", checkout / part, "--base", "main").exit_code == code
+
+
+def test_with_a_base_nothing_outside_of_the_named_part_is_mended(checkout: Path) -> None:
+    before = (checkout / SKILL / "qna.yaml").read_bytes()
+    assert run("lint", checkout / "knowledge", "--base", "main", "--fix").exit_code == 0
+    assert (checkout / SKILL / "qna.yaml").read_bytes() == before
+
+
+def test_a_file_that_was_not_looked_at_is_not_counted(checkout: Path) -> None:
+    (checkout / ISLES / "attribution.txt").write_text(examples.ATTRIBUTION)
+    done = run("lint", checkout / ISLES / "qna.yaml", "--base", "main", "--format", "json")
+    assert json.loads(done.stdout) == {"ok": True, "files": 0, "findings": []}
+
+
+def test_a_folder_beside_the_branches_is_checked_as_part_of_their_tree(checkout: Path) -> None:
+    (checkout / ".github" / "treewright.yml").write_text("version: 2\n")
+    done = run("lint", checkout / ".github")
+    assert done.exit_code == 1
+    assert ".github/treewright.yml:1:10: error" in done.stdout
+
+
+def test_no_main_branch_is_told_with_the_names_that_were_tried(checkout: Path) -> None:
+    git(checkout, "branch", "-m", "trunk")
+    done = run("diff", checkout)
+    assert done.exit_code == 2
+    assert "There is no main branch (origin/HEAD, " in done.stderr
