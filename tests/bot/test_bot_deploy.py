@@ -58,6 +58,16 @@ def test_the_containers_give_nothing_away() -> None:
     assert "/metrics" not in (DEPLOY / "Caddyfile").read_text().split("@open")[1]
 
 
+def test_the_proxy_answers_nobody_before_it_has_passed_the_webhook_on() -> None:
+    # Caddy sorts the bare directives of a site: `respond` comes before `reverse_proxy` (httpcaddyfile,
+    # defaultDirectiveOrder). Of several `handle` blocks exactly one runs, the one with a matcher first.
+    lines = [line for line in (DEPLOY / "Caddyfile").read_text().splitlines() if not line.startswith("#")]
+    bare = [line.split()[0] for line in lines if re.match(r"\t[a-z]", line)]
+    assert bare == ["handle", "handle"]
+    inside = " ".join(" ".join(lines).split())
+    assert "handle @open { reverse_proxy bot:8080 } handle { respond 404 }" in inside
+
+
 @pytest.fixture
 def door() -> Iterator[tuple[str, list[int]]]:
     status = [200]
