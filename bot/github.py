@@ -45,6 +45,7 @@ def transient(error: BaseException) -> bool:
     return isinstance(error, network)
 
 
+_MOVED = ("Moved Permanently", "Temporary Redirect")
 _TOKEN_SECONDS = 3000.0  # a token of an installation lives an hour; GitHub's clock may be ahead of ours
 
 
@@ -195,7 +196,11 @@ class Repository:
         url = path[1:] if path.startswith("//") else f"/repos/{self.name}{path}"
         requester, answers = self._client.github.requester, self._client.answers
         if verb != "GET":
-            return requester.requestJsonAndCheck(verb, url, parameters=parameters, input=body)
+            headers, data = requester.requestJsonAndCheck(verb, url, parameters=parameters, input=body)
+            # The repository was renamed a moment ago: GitHub answers 307, which PyGithub takes for done.
+            if headers.get("location") and isinstance(data, dict) and data.get("message") in _MOVED:
+                return requester.requestJsonAndCheck(verb, str(headers["location"]), input=body)
+            return headers, data
         key = answers.key(url, parameters)
         known = answers.get(key)
         wanted = {"If-None-Match": known.etag} if known is not None else None

@@ -176,8 +176,16 @@ class Edge:
             over = error_response(ApiError(403, "API rate limit exceeded"))
             await over(scope, receive, marked)
             return
+        if not dict(scope["headers"]).get(b"user-agent"):
+            nobody = (
+                "Request forbidden by administrative rules. Please make sure your request has a User-Agent."
+            )
+            await error_response(ApiError(403, nobody))(scope, receive, marked)
+            return
         if moved is not None:
-            body = error_response(ApiError(301, "Moved Permanently", None, {"Location": moved}))
+            # A write is sent on by 307, so that no client makes a GET of it.
+            status = 301 if scope["method"] in ("GET", "HEAD") else 307
+            body = error_response(ApiError(status, "Moved Permanently", None, {"Location": moved}))
             await body(scope, receive, marked)
             return
         fault = self._fault(scope)
@@ -206,7 +214,9 @@ class Edge:
                 repo = self.forge.former_repo(f"{parts[1]}/{parts[2]}")
                 if repo is not None:
                     rest = scope["path"].split("/", 6)[6:]
-                    return "/".join([f"{self.forge.base_url}/api/v3/repositories/{repo.id}", *rest])
+                    where = "/".join([f"{self.forge.base_url}/api/v3/repositories/{repo.id}", *rest])
+                    query = scope["query_string"].decode("latin-1")
+                    return f"{where}?{query}" if query else where
         return None
 
     def _count(self, scope: Scope) -> tuple[int, int, int]:

@@ -92,6 +92,18 @@ def test_a_limit_is_waited_out_and_an_unchanged_answer_is_free(
         services.store.close()
 
 
+def test_a_write_to_the_old_name_of_a_repository_is_done_under_the_new_one(tmp_path: Path) -> None:
+    with new_world(tmp_path) as world:
+        services = Services.open(bot_settings(world))
+        name = world.repository().name
+        repository = services.app.repository(name, services.app.installations()[0])
+        world.admin("POST", f"/repos/{name}/move", {"name": "renamed"})
+        made = repository.ask("POST", "/labels", {"name": "new", "color": "ededed", "description": ""})
+        assert made["name"] == "new"
+        assert repository.ask("GET", "/labels/new")["id"] == made["id"]
+        services.store.close()
+
+
 def _limit(world: World, headers: dict[str, str]) -> None:
     fault = {"method": "GET", "path_prefix": "/repos/", "status": 403, "times": 1, "headers": headers}
     message = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."

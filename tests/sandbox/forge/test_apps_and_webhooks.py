@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from forge_world import EVENTS, PERMISSIONS, World, wait_for
@@ -260,3 +261,23 @@ def test_an_app_made_over_http_works_like_one_made_in_process(world: World) -> N
     world.admin().patch("/apps/second", json={"webhook_url": None})
     world.heard()
     assert json.loads(world.receiver.got[-1][1])["installation"]["app_slug"] == "second"
+
+
+def test_a_moved_repository_sends_readers_on_by_301_and_writers_by_307(world: World) -> None:
+    world.contribute()
+    http = world.http(world.grace)
+    assert world.admin().post("/repos/acme/taxonomy/move", json={"name": "other"}).is_success
+    url = "/repos/acme/taxonomy/issues/1/comments"
+    read = http.get(url, params={"per_page": 2})
+    assert read.status_code == 301
+    assert read.headers["location"].endswith("/issues/1/comments?per_page=2")
+    write = http.post(url, json={"body": "hello"})
+    assert write.status_code == 307
+    # By its number: an address that GitHub has and does not describe.
+    followed = httpx.post(write.headers["location"], json={"body": "hello"}, headers=http.headers)
+    assert followed.status_code == 201
+
+
+def test_a_request_without_a_user_agent_is_refused(world: World) -> None:
+    answer = world.http(world.grace).get("/user", headers={"User-Agent": ""})
+    assert (answer.status_code, "User-Agent" in answer.json()["message"]) == (403, True)
