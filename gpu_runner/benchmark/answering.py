@@ -114,7 +114,11 @@ def _work(model: LoadedModel, waiting: queue.Queue[_Waiting | None]) -> None:
         asked = [one for one in batch if one is not None]
         fitting = []
         for one in asked:
-            left = room(model, one.chat)
+            try:
+                left = room(model, one.chat)
+            except Exception as error:  # a template that refuses it: whoever asked must hear, and all others
+                one.give(ValueError(f"the chat template cannot render it: {error}"))
+                continue
             if left <= 0:
                 one.give(ValueError("the conversation fills the model's context"))
             else:

@@ -171,7 +171,7 @@ def test_a_candidate_is_only_compared_with_the_model_it_was_tuned_from(tmp_path:
         shutil.copytree(other, folder / "model")
 
     execute("tune", {"student": base}, work / "tune", {}, tuned)
-    with pytest.raises(BenchmarkError, match="is not the model that .* was tuned from"):
+    with pytest.raises(BenchmarkError, match="is not the model that"):
         benchmark.run(work, other, tmp_path / "cache")
 
 

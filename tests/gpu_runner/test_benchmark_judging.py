@@ -3,6 +3,7 @@ two turns, ratings, both orders, and what happens to words that nobody can read.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from gpu_runner.benchmark.model import BenchmarkError
 from gpu_runner.benchmark.mt_bench import Comparison, Question, Rating, outcome, read_choice, read_rating
 from gpu_runner.benchmark.mt_bench_prompts import PROMPTS, filled
 from lab.contracts import write_lines
+from lab.synthesis.endpoints import Endpoint
+from lab.synthesis.engine import Engine, RequestError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "mt_bench"
 
@@ -228,16 +231,12 @@ def test_a_judge_that_likes_the_first_place_decides_nothing(liking_the_first: Ju
 
 @pytest.mark.model
 def test_the_small_model_answers_and_judges_two_turns_on_the_request_engine(tmp_path: Path) -> None:
-    import asyncio
-
     pytest.importorskip("torch")
     from gpu_runner.benchmark.answering import answering
     from gpu_runner.benchmark.model import load
     from gpu_runner.embedded import cache_folder
     from gpu_runner.serving import serve
     from gpu_runner.student import resolve_student
-    from lab.synthesis.endpoints import Endpoint
-    from lab.synthesis.engine import Engine
 
     data = mt_bench.load(EXAMPLE)
     two = tuple(question for question in data.questions if question.category in ("writing", "math"))
@@ -266,3 +265,23 @@ def test_the_small_model_answers_and_judges_two_turns_on_the_request_engine(tmp_
     assert 1 <= summary["mean"] <= summary["mean_at_most"] <= 10
     assert all(one.judgement for one in ratings)
     print(json.dumps(summary["categories"]))
+
+
+def test_a_conversation_that_the_template_refuses_is_answered_and_so_is_the_next(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from gpu_runner.benchmark.answering import answering
+    from gpu_runner.benchmark.model import load
+
+    refusing = "{{ raise_exception('one turn') if messages[1] }}" + world.CHATML
+    model = load(world.tiny(tmp_path / "tiny", 0, refusing))
+    first = {"role": "user", "content": "Who?"}
+
+    async def ask(endpoint: Endpoint) -> str:
+        params = {"max_tokens": 2, "temperature": 0.0, "seed": 0}
+        async with Engine(tmp_path / "answers.sqlite", 2) as engine, asyncio.timeout(30):
+            with pytest.raises(RequestError, match="the chat template cannot render it: one turn"):
+                await engine.chat(endpoint, [first, {"role": "assistant", "content": "I."}, first], params)
+            return (await engine.chat(endpoint, [first], params)).text
+
+    with answering(model, "tiny") as endpoint:
+        assert isinstance(asyncio.run(ask(endpoint)), str)
