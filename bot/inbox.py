@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from typing import Any
+
+import sqlalchemy as sa
 
 from bot import audit, jobs
 from bot.commands import parse
@@ -33,6 +36,10 @@ from bot.store import Pull, Store
 _ONCE_FOR_A_HEAD = {"opened", "synchronize"}
 _SETTLED = {"done", "empty", "failed"}
 _STARTS_A_REVIEW = {"opened", "reopened", "synchronize", "ready_for_review", "edited"}
+_TRIES = 5
+"""How often a delivery that cannot be handed on is looked at before it counts as failed."""
+# The database is away or overloaded: no delivery's own fault.
+_DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
 
 
 class Dispatcher:
@@ -45,6 +52,7 @@ class Dispatcher:
         self._reconcile = reconcile
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._failures: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
 
     def start(self) -> None:
@@ -79,14 +87,22 @@ class Dispatcher:
             for row in rows:
                 try:
                     state, detail = self._start(row["id"], row["event"], row["body"])
-                except (ValueError, RecursionError) as error:
+                except (ValueError, RecursionError, OverflowError) as error:
                     state, detail = "ignored", f"unreadable: {type(error).__name__}"
+                except _DATABASE_AWAY:
+                    raise
+                except Exception as error:  # one delivery must not keep the others waiting
+                    self._failures[row["id"]] += 1
+                    audit.trouble("a delivery could not be handed on", id=row["id"], event=row["event"])
+                    if self._failures[row["id"]] < _TRIES:
+                        continue
+                    state, detail = "failed", f"{type(error).__name__}: {error}"
                 settled.append((row["id"], state, detail))
                 audit.note("delivery", id=row["id"], event=row["event"], state=state, detail=detail)
         finally:  # also when one could not be started: those before it were
             if settled:
                 self._store.hand_over_all(settled)
-        return bool(rows)
+        return bool(settled)
 
     def _start(self, delivery: str, name: str, body: bytes) -> tuple[str, str]:
         payload: Any = json.loads(body)
