@@ -24,6 +24,7 @@ from lab.taxonomy.yaml_reader import (
 from lab.taxonomy.yaml_words import CONTROL, printable
 
 __all__ = [
+    "CONTROL",
     "Refused",
     "YamlBudgets",
     "YamlDocument",

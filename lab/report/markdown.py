@@ -44,7 +44,9 @@ _ENTITIES = {
 _AUTOLINK = re.compile(r"(?i)(?<=[a-z0-9+.-]):(?=//)|\bmailto:|\bxmpp:|\bwww(?=\.)|\bgh(?=-\d)")
 _STARTS_A_BLOCK = re.compile(r"([-+=_]|\d{1,9}[.)])")
 # Bidirectional controls reorder what a reader sees (CVE-2021-42574); zero-width ones hide text in it.
-_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _SIMPLE_CODE = re.compile(r"[A-Za-z0-9_./:=+,;(){}\[\]*?!'\"<>&#@$%^~ -]+")
 _QUOTED = re.compile(r"`([^`\n]{1,200})`")
 

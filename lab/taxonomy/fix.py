@@ -23,7 +23,7 @@ from lab.taxonomy.findings import Finding
 from lab.taxonomy.leaf import ATTRIBUTION, QNA, is_knowledge
 from lab.taxonomy.lint import lint
 from lab.taxonomy.tree import FilesTree
-from lab.untrusted import YamlBudgets, YamlNode, read_yaml
+from lab.untrusted import CONTROL, YamlBudgets, YamlNode, read_yaml
 
 BOM = b"\xef\xbb\xbf"
 CHAIN = 200  # mends of broken YAML that one file may need before it can be read
@@ -98,14 +98,15 @@ def unified(before: Files, after: Fixed) -> str:
 
 
 def unified_file(old: str, path: str, before: bytes, data: bytes) -> list[str]:
-    """One file's part of a unified diff. Carriage returns and byte order marks are shown as escapes."""
+    """One file's part of a unified diff. What cannot be seen, or would act on a terminal, is an escape."""
+
+    def seen(match: re.Match[str]) -> str:
+        found = match.group()
+        return found if found in "\n\t" else found.encode("unicode_escape").decode()
 
     def lines(raw: bytes) -> list[str]:
-        text = raw.decode("utf-8", "backslashreplace")
-        return [
-            line.replace("\ufeff", "\\ufeff").replace("\r", "\\r")
-            for line in re.findall(r"[^\n]*\n|[^\n]+", text)
-        ]
+        text = CONTROL.sub(seen, raw.decode("utf-8", "backslashreplace"))
+        return re.findall(r"[^\n]*\n|[^\n]+", text)
 
     shown = difflib.unified_diff(lines(before), lines(data), f"a/{old}", f"b/{path}", n=1)
     return [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in shown]

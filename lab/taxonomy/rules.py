@@ -71,7 +71,8 @@ _FORMAT = (
     Rule(
         "yaml-encoding",
         "The file is not plain UTF-8",
-        "Other encodings, a byte order mark and invisible control characters end up in the training data.",
+        "Other encodings, a byte order mark and invisible characters end up in the training data, and what "
+        "hides or reorders text there is not what a reviewer sees.",
         "Save the file as UTF-8 without BOM, and delete the invisible character.",
         "skill",
         "created_by: octo\x07cat",

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import yaml
 from yaml.resolver import Resolver
 
-from lab.taxonomy.yaml_words import explain, printable
+from lab.taxonomy.yaml_words import explain, hidden, hidden_escape, printable
 
 # libyaml's parser: ten times as fast as the one in Python. `yaml` itself does not export its name.
 _PARSER: Any = getattr(getattr(yaml, "cyaml", None), "CParser", None)
@@ -143,6 +143,16 @@ def read_yaml(data: bytes, budgets: YamlBudgets = YamlBudgets()) -> YamlDocument
                 "Save the file as UTF-8 without BOM.",
             )
         )
+    if text.count("\r") - text.count("\r\n") > text.count("\n"):
+        # Git takes such a file for one line, so nothing more could be said about a place in it.
+        returns = YamlProblem(
+            1,
+            1,
+            "yaml-encoding",
+            "The lines end in carriage returns only, as on very old Macs.",
+            "Save the file with Unix line ends (LF).",
+        )
+        return YamlDocument(None, (*problems, returns), text)
     odd = _ODD_BREAK.search(text)
     if odd:
         line, column = Places(text).at(odd.start())
@@ -181,8 +191,23 @@ def read_yaml(data: bytes, budgets: YamlBudgets = YamlBudgets()) -> YamlDocument
             )
         )
         return YamlDocument(None, tuple(problems), text)
+    problems += _unseen(text)
     reader = _Reader(text, budgets, problems)
     return YamlDocument(reader.read(), tuple(sorted(problems, key=lambda p: (p.line, p.column))), text)
+
+
+def _unseen(text: str) -> list[YamlProblem]:
+    """The first hidden character of each line, of twenty lines at most."""
+    places, found = Places(text), dict[int, YamlProblem]()
+    for offset, character in hidden(text):
+        line, column = places.at(offset)
+        if line not in found:
+            message = f"A character that hides or reorders text (U+{ord(character):04X}) stands here."
+            help_ = "Delete it; a reviewer does not see what it does, and a model reads it."
+            found[line] = YamlProblem(line, column, "yaml-encoding", message, help_)
+        if len(found) == 20:
+            break
+    return list(found.values())
 
 
 def too_large(size: int, limit: int) -> YamlProblem:
@@ -304,6 +329,8 @@ class _Reader:
                 max(offset, (event.end_mark.index if event.end_mark is not None else 0) - 1)
             )[0]
             style = event.style or ""
+            if style == '"' and event.end_mark is not None:
+                self._escapes(offset, event.end_mark.index)
             kind = _type(event.value) if event.implicit[0] and not style else "str"
             self._add(YamlNode("scalar", line, column, event.value, kind, style, end_line=last))
         elif isinstance(event, yaml.AliasEvent):
@@ -388,6 +415,16 @@ class _Reader:
                 "yaml-alias",
                 f"`&{printable(str(event.anchor), 40)}` is a YAML anchor; anchors are not allowed here.",
                 "Remove it; put a value that starts with `&` in quotes.",
+            )
+
+    def _escapes(self, start: int, end: int) -> None:
+        found = hidden_escape(self.text[start:end])
+        if found is not None:
+            self._say(
+                start + found[0],
+                "yaml-encoding",
+                f"This escape stands for an invisible character (U+{ord(found[1]):04X}).",
+                "Delete it; a backslash that is meant as such is written twice.",
             )
 
     def _add(self, node: YamlNode) -> None:

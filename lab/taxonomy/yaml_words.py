@@ -8,11 +8,24 @@ at the end of the file). `explain` moves the place back to the mistake where tha
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _KEYED = re.compile(r"^(\s*(?:- )*\s*[A-Za-z_][\w-]*):[ ]+(.*?)\s*$")
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+# What hides or reorders text: bidirectional overrides and isolates (CVE-2021-42574), tags (ASCII without a
+# shape; in the flags of England, Scotland and Wales they are meant), variation selectors in a row. Joiners
+# and direction marks stay: Persian, Hindi, Hebrew and emoji need them.
+_HIDDEN = re.compile(
+    "(?P<flag>\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f)"
+    "|[\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
+    "|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}"
+)
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+_NAMED = dict(zip("0abvfreNLP", "\0\a\b\v\f\r\x1b\x85\u2028\u2029", strict=True))
 
 
 @dataclass(frozen=True)
@@ -192,3 +205,25 @@ def printable(text: str, limit: int = 200) -> str:
     """
     clean = CONTROL.sub("\ufffd", text.replace("\n", " ").replace("\t", " "))
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def hidden(text: str) -> Iterator[tuple[int, str]]:
+    """Where each run of characters begins that hides or reorders text, and its first character."""
+    for match in _HIDDEN.finditer(text):
+        if match.group("flag") is None:
+            yield match.start(), match.group()[0]
+
+
+def hidden_escape(source: str) -> tuple[int, str] | None:
+    """The first escape in a double-quoted scalar's source that stands for such a character, or for a control
+    character that no file may hold as it is.
+    """
+    for match in _ESCAPE.finditer(source):
+        digits = match.group(1) or match.group(2) or match.group(3)
+        meant = _NAMED.get(match.group(4), " ") if digits is None else chr(min(int(digits, 16), 0x10FFFF))
+        controls = meant not in "\t\n" and (
+            meant < " " or "\x7f" <= meant <= "\x9f" or meant in "\u2028\u2029"
+        )
+        if controls or _HIDDEN.match(meant):
+            return match.start(), meant
+    return None

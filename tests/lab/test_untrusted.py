@@ -66,10 +66,32 @@ def test_a_bare_yes_is_a_boolean_and_a_quoted_one_is_text() -> None:
         (b"\xef\xbb\xbfa: 1\n", (1, 1, "yaml-encoding")),
         (b"a: 1\nb: \x07\n", (2, 4, "yaml-encoding")),
         (b"a: 1\r\nb: 2\r\n", (1, 1, "line-ending")),
+        (b"a: 1\rb: c: d\rc: 3\r\n", (1, 1, "yaml-encoding")),
+        (b'a: 1\nb: "x \\\\ \\e[31m"\n', (2, 10, "yaml-encoding")),
+        (b'a: "\n  nul: \\0"\n', (2, 8, "yaml-encoding")),
+        (b'a: "\\u202Eb"\n', (1, 5, "yaml-encoding")),
+        ("a: 1\nb: é\u2066c\n".encode(), (2, 5, "yaml-encoding")),
+        ("# \u202e\na: 1\n".encode(), (1, 3, "yaml-encoding")),
+        ("a: b\U000e0069\U000e0067c\n".encode(), (1, 5, "yaml-encoding")),
+        ("a: b\ufe01\U000e0100c\n".encode(), (1, 5, "yaml-encoding")),
     ],
 )
 def test_a_mistake_is_named_at_its_own_place(data: bytes, expected: tuple[int, int, str]) -> None:
     assert problem(data) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",  # the flag of England
+        "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian, with a joiner
+        "\u05e9\u05dc\u05d5\u05dd\u200f!",  # Hebrew, with a direction mark
+        "\u2764\ufe0f\u200d\U0001f525",
+        '"tab \\t line \\n space \\_ quote \\" path C:\\\\e \\u00e9"',
+    ],
+)
+def test_text_that_needs_what_cannot_be_seen_is_taken(text: str) -> None:
+    assert isinstance(parse_yaml(f"a: {text}\n".encode()), YamlNode)
 
 
 def test_a_value_with_a_colon_gets_the_line_in_quotes_as_a_suggestion() -> None:

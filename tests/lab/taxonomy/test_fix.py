@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lab.config import RepositoryConfig
 from lab.taxonomy import examples
 from lab.taxonomy.findings import Finding
-from lab.taxonomy.fix import fix_leaf, is_certain, replace_lines, unified
+from lab.taxonomy.fix import fix_leaf, is_certain, replace_lines, unified, unified_file
 from lab.taxonomy.lint import lint
 from lab.taxonomy.tree import FilesTree
 from lab.untrusted import read_yaml
@@ -140,6 +140,20 @@ def test_the_diff_shows_what_cannot_be_seen() -> None:
     shown = unified(files, fix_leaf(files, CONFIG, True))
     assert "-\\ufeffversion: 3" in shown
     assert "No newline at end of file" in shown
+
+
+def test_the_diff_sends_nothing_to_the_terminal_that_a_leaf_put_there() -> None:
+    files = leaf("# \x1b]0;owned\x07 \u202e\u009b31m é\n" + examples.SKILL.rstrip("\n") + "  \n")
+    shown = unified(files, fix_leaf(files, CONFIG, True))
+    assert shown.replace("\n", "").isprintable()
+    hidden = unified_file("a", "a", files[f"{SKILL}/qna.yaml"], b"")[3]
+    assert hidden == "-# \\x1b]0;owned\\x07 \\u202e\\x9b31m é\n"
+
+
+def test_a_file_with_carriage_returns_for_line_ends_is_left_to_its_editor() -> None:
+    files = leaf(examples.SKILL.rstrip("\n").replace("\n", "\r") + "\n")
+    assert fix_leaf(files, CONFIG, True).files == files
+    assert [each.suggestion for each in findings(files)] == [None]
 
 
 DAMAGES: list[Callable[[str], str]] = [
