@@ -25,7 +25,7 @@ from lab.synthesis.checks import Values
 from lab.synthesis.parsing import unfenced
 from lab.synthesis.text import content_words, harmless, shared
 
-_VERDICT = re.compile(r"<verdict>\s*([^<]{1,40}?)\s*</verdict>", re.IGNORECASE)
+_VERDICT = re.compile(r"<verdict>([^<]*)</verdict>", re.IGNORECASE)
 _REASON = 300
 
 Grader = Callable[[str, Mapping[str, float], Values], float | None]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.synthesis.checks import Values
-from lab.synthesis.grading import SCORES, one_to_three, round_trip, yes_no
+from lab.synthesis.grading import SCORES, one_to_three, reason, round_trip, verdict, yes_no
 from lab.synthesis.parsing import (
     PARSERS,
     Items,
@@ -197,3 +198,25 @@ def test_what_a_second_answer_brings_is_no_longer_lost() -> None:
     reworded = pairs('{"pairs": [{"question": "By whom was it?", "answer": "By her."}]}')
     assert still_lost(first.lost, reworded) == (("missing-answer", "Where was it?"),)
     assert still_lost(first.lost, pairs("no")) == first.lost
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\t\n"])
+def test_an_answer_of_nothing_but_space_between_marks_costs_no_more_than_its_length(space: str) -> None:
+    """A judge that emits spaces without end held up every row of the run for most of a minute."""
+    gap = space * (15_900 // len(space))
+    start = time.process_time()
+    for text in (f"<verdict>{gap}", f"```{gap}x", f"```json\n{gap}x"):
+        assert verdict(text, ["NO", "YES"]) is None
+        reason(text)
+        pairs(text + gap)
+    for parser in PARSERS.values():
+        parser(f"a{gap[:7900]}b")
+        parser(f"```{gap[:7900]}b")
+    assert time.process_time() - start < 1
+
+
+def test_a_fence_around_json_is_no_part_of_it() -> None:
+    for fenced in ('```json\n{"question": "Who?"}\n```', '\n```\n\n{"question": "Who?"}\n```  '):
+        assert question(fenced) == {"question": "Who?"}
+    assert question('```{"question": "Who?"}```') is None
+    assert verdict("<verdict>\n YES </verdict>", ["NO", "YES"]) == 1.0
