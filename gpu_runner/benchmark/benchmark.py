@@ -149,7 +149,7 @@ class _Runs:
         """Each part's answers by one model, in order; the model is loaded only if some part is missing."""
         found: dict[str, Answers] = {}
         with (
-            Session.over(folder, model) as session,
+            Session.over(folder, self.key(model)) as session,
             tempfile.TemporaryDirectory(prefix="treewright-benchmark-") as scratch,
         ):
             for part in wanted:

@@ -32,7 +32,8 @@ __all__ = ["MT_BENCH", "Part", "Session", "Sources", "read_sources", "wanted_par
 
 
 class Session:
-    """One model's folder; the weights come into memory when a part first asks for them."""
+    """One model's folder; the weights come into memory when a part first asks for them. `digest` names the
+    model with the code, device and versions that answer for it: answers are kept under it."""
 
     def __init__(self, folder: Path, digest_: str) -> None:
         self.folder, self.digest = folder, digest_

@@ -20,7 +20,10 @@ from gpu_runner import gate
 from gpu_runner.benchmark import benchmark, contributed, retrieval, staging
 from gpu_runner.benchmark.judging import RUBRICS
 from gpu_runner.benchmark.model import BenchmarkError
+from gpu_runner.benchmark.parts import Part, Session, Sources
+from gpu_runner.benchmark.results import Answers
 from gpu_runner.benchmark.scoring import words
+from lab.config import BenchmarkSettings
 from lab.contracts import problems, read_json, read_lines, write_lines
 from treewright.commands.benchmark import _table
 
@@ -161,6 +164,21 @@ def test_a_changed_item_or_judge_is_asked_again_and_nothing_else(
 
 
 # ---- retrieval
+
+
+def test_written_answers_are_kept_apart_by_all_that_makes_them(tmp_path: Path) -> None:
+    sources = Sources(BenchmarkSettings(), (), {}, (), {}, {}, (), None)
+    names = []
+
+    def ask(session: Session, _: Path) -> Answers:
+        names.append(session.digest)
+        return Answers((), {}, "")
+
+    settings = {"code": "a", "device": "cpu", "dtype": "float32"}
+    for number, other in enumerate(({}, {}, {"code": "b"}, {"device": "cuda"}, {"dtype": "bfloat16"})):
+        runs = benchmark._Runs(sources, None, {**settings, **other}, tmp_path, tmp_path, print)
+        runs.measure(tmp_path, "model", tmp_path, [Part("one", "One", str(number), ask)])
+    assert (names[0] == names[1], len(set(names))) == (True, 4)
 
 
 def test_the_passage_with_the_rare_words_of_the_question_comes_first() -> None:
