@@ -1,47 +1,48 @@
-"""Findings and previews for a terminal: plain lines, aligned, without control characters from contributed
-text.
+"""A preview for a terminal: plain lines. What contributors and models wrote can send nothing to the terminal.
+
+Findings are shown by `lab/taxonomy/render.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
-from lab.report.comment import by_weight, count, severities
+from lab.report.comment import count
 from lab.report.markdown import plain
-from lab.taxonomy.findings import Finding
 
 
-def _line(words: str, limit: int = 400) -> str:
+def _line(words: str, limit: int = 4000) -> str:
     return " ".join(plain(words, limit).split())
 
 
-def findings(found: Sequence[Finding], files: int) -> list[str]:
-    """`file:line:column: severity: message [rule]`, the fix below it, and a last line that counts."""
-    lines: list[str] = []
-    for one in by_weight(found):
-        place = f"{_line(one.file)}:{one.line}:{one.column}"
-        lines.append(f"{place}: {one.severity}: {_line(one.message)} [{_line(one.rule)}]")
-        if one.help:
-            lines.append(f"    fix: {_line(one.help)}")
-    lines.append(f"{count(files, 'file')} read, {severities(found)} found")
-    return lines
-
-
 def preview(value: Mapping[str, Any]) -> list[str]:
-    """A preview (`schemas/preview.json`) in a few lines for each leaf."""
-    lines: list[str] = []
-    for leaf in value["leaves"]:
-        base, samples = leaf["base"], leaf["samples"]
-        right = sum(bool(answer["correct"]) for answer in base)
-        passed = [sample for sample in samples if sample["passed"]]
-        lines.append(f"{_line(leaf['leaf'])} ({leaf['kind']})")
-        lines.append(f"  the base model answers {right} of {count(len(base), 'seed question')}")
-        lines.append(
-            f"  {len(passed)} of {count(len(samples), 'sample')} passed, {len(leaf['rejected'])} rejected"
-        )
-        for sample in passed[:5]:
-            grade = "" if sample["grade"] is None else f"  ({float(sample['grade']):.2f})"
-            lines.append(f"    Q {_line(sample['question'], 200)}")
-            lines.append(f"    A {_line(sample['answer'], 200)}{grade}")
+    """A preview (`schemas/preview.json`): for each leaf the base model's answers, the rows that passed with
+    their grades, and how many were rejected for which reason.
+    """
+    if not value["leaves"]:
+        return ["No leaf differs from the base."]
+    lines = [line for leaf in value["leaves"] for line in _leaf(leaf)]
+    models = f"Teacher {value['teacher']}, judge {value['judge']}, base model {value['base']}"
+    return [*lines, "", _line(models), value["rule"], f"Digest {value['digest']}"]
+
+
+def _leaf(leaf: Mapping[str, Any]) -> list[str]:
+    base, samples, rejected = leaf["base"], leaf["samples"], leaf["rejected"]
+    right = sum(answer["correct"] for answer in base)
+    lines = ["", f"{_line(leaf['leaf'])} ({leaf['kind']}, {leaf['seconds']:.0f} s)"]
+    lines.append(f"  The base model answers {right} of {count(len(base), 'seed question')} correctly today:")
+    for answer in base:
+        lines.append(f"    {'right' if answer['correct'] else 'wrong'}  {_line(answer['question'])}")
+        lines.append(f"           {_line(answer['answered'])}")
+    passed = [sample for sample in samples if sample["passed"]]
+    lines.append(f"  {len(passed)} of {count(leaf['requested'], 'row')} passed:")
+    for sample in passed:
+        grade = "    " if sample["grade"] is None else f"{sample['grade']:.2f}"
+        lines.append(f"    {grade}   {_line(sample['question'])}")
+        lines.append(f"           {_line(sample['answer'])}")
+    for reason, number in sorted(Counter(one["reason"] for one in rejected).items()):
+        example = next(one["text"] for one in rejected if one["reason"] == reason)
+        lines.append(f"    rejected {number}: {_line(reason)}, such as {_line(example, 120)}")
     return lines

@@ -249,9 +249,17 @@ def test_the_last_comment_of_another_pull_request_shows_its_own_leaf() -> None:
     assert "Q?" not in comment
 
 
-def test_the_terminal_shows_no_control_characters() -> None:
-    bad = replace(ERROR, message="\x1b[31mred\x1b[0m\u202e", file="a\nb")
-    lines = terminal.findings([WARNING, bad], 2)
-    assert lines[-1] == "2 files read, 1 error and 1 warning found"
-    assert all("\x1b" not in line and "\n" not in line and "\u202e" not in line for line in lines)
-    assert terminal.preview(preview())[0] == "knowledge/a (knowledge)"
+def test_a_preview_sends_nothing_to_the_terminal_that_people_or_models_wrote() -> None:
+    def soiled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: soiled(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [soiled(inner) for inner in value]
+        return f"{value}\x1b]0;owned\x07\n\u202e" if isinstance(value, str) else value
+
+    kept = ("kind", "rule", "digest")
+    value = {name: inner if name in kept else soiled(inner) for name, inner in preview().items()}
+    value["leaves"] = [{**leaf, "kind": "knowledge"} for leaf in value["leaves"]]
+    lines = terminal.preview(value)
+    assert any("Q" in line for line in lines)
+    assert all(line.isprintable() for line in lines)
