@@ -200,36 +200,49 @@ def _on_behalf(job: str | None, step: str, work: Callable[..., Any], *arguments:
 # -------------------------------------------------------------------------------------------------------
 
 
-@DBOS.workflow(name="review")
-def review_pull(
-    repo_id: int, number: int, head: str, job: str, asked_by: str, user_id: int, what: str, size: int | None
-) -> str:
-    """Lint a head, then preview it. `what` is "full" or, when the lint is green already, "preview"."""
-    outcome = "ok"
+def _work_off(job: str, work: Callable[[], str], tell: Callable[[str], object] | None = None) -> str:
+    """Begin a job, do it and settle it with its outcome. A failure is entered as such; `tell` says the reason
+    to people. Returns the outcome, or "failed".
+    """
     _step(_begin, "begin", job)
     try:
-        if what == "full":
-            outcome = _step(_lint, "lint", repo_id, number, head, job)
-        wanted = (repo_id, number, head, what, asked_by, user_id, job)
-        if outcome == "ok" and _step(_wants_preview, "plan", *wanted):
-            outcome = _step(_preview, "preview", repo_id, number, head, job, size)
+        outcome = work()
     except Exception as error:
         _failed(job, error)
-        _step(_give_up, "give up", repo_id, number, head, job, reason_of(error))
+        if tell is not None:
+            tell(reason_of(error))
         return "failed"
     _step(_settle, "settle", job, "done", outcome)
     return outcome
 
 
+@DBOS.workflow(name="review")
+def review_pull(
+    repo_id: int, number: int, head: str, job: str, asked_by: str, user_id: int, what: str, size: int | None
+) -> str:
+    """Lint a head, then preview it. `what` is "full" or, when the lint is green already, "preview"."""
+
+    def work() -> str:
+        outcome = "ok"
+        if what == "full":
+            outcome = _step(_lint, "lint", repo_id, number, head, job)
+        wanted = (repo_id, number, head, what, asked_by, user_id, job)
+        if outcome == "ok" and _step(_wants_preview, "plan", *wanted):
+            outcome = _step(_preview, "preview", repo_id, number, head, job, size)
+        return outcome
+
+    def tell(reason: str) -> None:
+        _step(_give_up, "give up", repo_id, number, head, job, reason)
+
+    return _work_off(job, work, tell)
+
+
 @DBOS.workflow(name="answer")
 def answer_comment(delivery: str) -> str:
-    """Answer every command of a new comment."""
-    _step(_begin, "begin", delivery)
-    try:
-        return _answer(delivery)
-    except Exception as error:  # not even the answer could be written: reconcile says sorry later
-        _failed(delivery, error)
-        return "failed"
+    """Answer every command of a new comment. When not even the answer can be written, reconcile says sorry
+    later.
+    """
+    return _work_off(delivery, lambda: _answer(delivery))
 
 
 def _answer(delivery: str) -> str:
@@ -245,7 +258,6 @@ def _answer(delivery: str) -> str:
         audit.trouble("a command failed", job=delivery, error=f"{type(error).__name__}: {error}"[:1000])
         answers.append(talk.Answer(False, replies.trouble()).to_json())
     _step(_finish, "finish", delivery, eyes, answers)
-    _step(_settle, "settle", delivery, "done", "")
     return "answered"
 
 
@@ -258,96 +270,63 @@ def _start_work(delivery: str, index: int, answer: dict[str, Any]) -> None:
 @DBOS.workflow(name="sorry")
 def say_sorry(delivery: str, job: str) -> str:
     """A command was given up without an answer: say at least that."""
-    _step(_begin, "begin", job)
-    try:
+
+    def work() -> str:
         eyes = _step(_acknowledge, "acknowledge", delivery)
         _step(_finish, "finish", delivery, eyes, [talk.Answer(False, replies.trouble()).to_json()])
-    except Exception as error:
-        _failed(job, error)
-        return "failed"
-    _step(_settle, "settle", job, "done", "")
-    return "said"
+        return "said"
+
+    return _work_off(job, work)
 
 
 @DBOS.workflow(name="merge")
 def follow_merge(repo_id: int, number: int, job: str) -> str:
     """A merge of ours was not followed up: start its release."""
-    _step(_begin, "begin", job)
-    try:
-        _step(_follow_merge, "follow merge", repo_id, number)
-    except Exception as error:
-        _failed(job, error)
-        return "failed"
-    _step(_settle, "settle", job, "done", "")
-    return "done"
+    return _work_off(job, lambda: str(_step(_follow_merge, "follow merge", repo_id, number)))
 
 
 @DBOS.workflow(name="button")
 def press_button(delivery: str) -> str:
     """A re-run or a button of a check: the same rules as for the command it stands for."""
-    _step(_begin, "begin", delivery)
-    try:
+
+    def work() -> str:
         for repo_id, number, head, job, login, what, size, user_id in _step(_pressed, "button", delivery):
             enqueue_review(services().pull(repo_id, number), head, job, (login, user_id), what, size)
-    except Exception as error:
-        _failed(delivery, error)
-        return "failed"
-    _step(_settle, "settle", delivery, "done", "")
-    return "done"
+        return "pressed"
+
+    return _work_off(delivery, work)
 
 
 @DBOS.workflow(name="run")
 def follow_run(delivery: str) -> str:
     """A release's workflow run moved."""
-    _step(_begin, "begin", delivery)
-    try:
-        outcome = str(_step(_follow, "follow", delivery))
-    except Exception as error:
-        _failed(delivery, error)
-        _step(_lost, "lost", delivery, reason_of(error))
-        return "failed"
-    _step(_settle, "settle", delivery, "done", outcome)
-    return outcome
+    return _work_off(
+        delivery,
+        lambda: str(_step(_follow, "follow", delivery)),
+        lambda reason: _step(_lost, "lost", delivery, reason),
+    )
 
 
 @DBOS.workflow(name="release")
 def follow_release(key: str, run_id: int, job: str) -> str:
     """A release's run ended and nobody told us."""
-    _step(_begin, "begin", job)
-    try:
-        outcome = str(_step(_follow_key, "follow", key, run_id))
-    except Exception as error:
-        _failed(job, error)
-        _step(_lost_key, "lost", key, reason_of(error))
-        return "failed"
-    _step(_settle, "settle", job, "done", outcome)
-    return outcome
+    return _work_off(
+        job,
+        lambda: str(_step(_follow_key, "follow", key, run_id)),
+        lambda reason: _step(_lost_key, "lost", key, reason),
+    )
 
 
 @DBOS.workflow(name="place")
 def show_place(repo_id: int, number: int, job: str) -> str:
     """The work on a pull request has to wait: the comment says behind how many others."""
-    _step(_begin, "begin", job)
-    try:
-        _step(_show_place, "place", repo_id, number)
-    except Exception as error:
-        _failed(job, error)
-        return "failed"
-    _step(_settle, "settle", job, "done", "")
-    return "shown"
+    return _work_off(job, lambda: str(_step(_show_place, "place", repo_id, number)))
 
 
 @DBOS.workflow(name="closed")
 def close_pull(repo_id: int, number: int, delivery: str) -> str:
     """A pull request was closed or merged: the comment says so."""
-    _step(_begin, "begin", delivery)
-    try:
-        _step(_show, "show", repo_id, number)
-    except Exception as error:
-        _failed(delivery, error)
-        return "failed"
-    _step(_settle, "settle", delivery, "done", "closed")
-    return "closed"
+    return _work_off(delivery, lambda: str(_step(_show, "show", repo_id, number)))
 
 
 # --- steps: each may run twice, each looks before it writes
@@ -438,8 +417,9 @@ def _lost_key(key: str, reason: str) -> None:
     release.lost(services(), key, reason)
 
 
-def _follow_merge(repo_id: int, number: int) -> None:
+def _follow_merge(repo_id: int, number: int) -> str:
     approve.follow_up(services(), repo_id, number)
+    return "followed up"
 
 
 def _lost(delivery: str, reason: str) -> None:
@@ -448,15 +428,18 @@ def _lost(delivery: str, reason: str) -> None:
         release.lost(services(), key, reason)
 
 
-def _show(repo_id: int, number: int) -> None:
+def _show(repo_id: int, number: int) -> str:
     # By what GitHub says now: a "closed" that comes late must not hide that it was opened again.
     publish.comment(services(), services().refresh(services().pull(repo_id, number)))
+    return "shown"
 
 
-def _show_place(repo_id: int, number: int) -> None:
+def _show_place(repo_id: int, number: int) -> str:
     place = services().store.place(repo_id, number)
-    if place is not None and not place.running:  # else the work itself has written since, or is about to
-        publish.comment(services(), services().pull(repo_id, number))
+    if place is None or place.running:  # the work itself has written since, or is about to
+        return "in work"
+    publish.comment(services(), services().pull(repo_id, number))
+    return "shown"
 
 
 def _failed(delivery: str, error: Exception) -> None:
