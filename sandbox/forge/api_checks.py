@@ -13,10 +13,13 @@ from sandbox.forge.records import CheckRun, CheckSuite, Json, Repo
 from sandbox.forge.state import ROLES, Forge
 from sandbox.forge.wire import Body, LockedRouter, fields, invalid, paginate, reply, text_field
 
-# Limits of GitHub's REST description of check runs.
+# Limits of GitHub's REST description of check runs. It says characters and counts bytes (github/docs issue
+# 35252: "summary exceeds a maximum bytesize of 65535").
 ANNOTATIONS = 50
 ACTIONS = 3
-TEXT_CHARACTERS = 65535
+TEXT_BYTES = 65535
+ANNOTATION_BYTES = {"message": 65536, "raw_details": 65536}
+TITLE = 255  # characters
 STATUSES = ("queued", "in_progress", "completed", "waiting", "requested", "pending")
 CONCLUSIONS = ("success", "failure", "neutral", "cancelled", "skipped", "timed_out", "action_required")
 LEVELS = ("notice", "warning", "failure")
@@ -171,7 +174,7 @@ def press(forge: Forge, repo: Repo, run: CheckRun, login: str, identifier: str |
 def update_run(run: CheckRun, body: Json, now: str) -> None:
     """Takes GitHub's fields of a create or an update; raises 422 before anything is changed."""
     output = body.get("output")
-    annotations = _output(output) if output is not None else []
+    annotations = _output(output, run.title) if output is not None else []
     actions = body.get("actions")
     if actions is not None:
         _actions(actions)
@@ -200,15 +203,19 @@ def update_run(run: CheckRun, body: Json, now: str) -> None:
             run.conclusion = run.completed_at = None
 
 
-def _output(output: Any) -> list[Json]:
+def _output(output: Any, known_title: str | None) -> list[Json]:
     if not isinstance(output, dict) or not isinstance(output.get("summary"), str):
         raise invalid("CheckRun", "output.summary", "missing_field")
+    if not isinstance(output.get("title", known_title), str):
+        raise invalid("CheckRun", "output.title", "missing_field")
     for name in ("summary", "text"):
-        if len(output.get(name) or "") > TEXT_CHARACTERS:
-            message = f"Only {TEXT_CHARACTERS} characters are allowed; {len(output[name])} were supplied."
-            raise invalid("CheckRun", f"output.{name}", "custom", message)
+        if not isinstance(output.get(name, ""), str | None):
+            raise invalid("CheckRun", f"output.{name}")
+        if _bytes(output.get(name)) > TEXT_BYTES:
+            message = f"{name} exceeds a maximum bytesize of {TEXT_BYTES}"
+            raise invalid("CheckRun", name, "custom", message)
     annotations = output.get("annotations") or []
-    if len(annotations) > ANNOTATIONS:
+    if not isinstance(annotations, list) or len(annotations) > ANNOTATIONS:
         raise invalid(
             "CheckRun", "output.annotations", "custom", f"Only {ANNOTATIONS} annotations in one request."
         )
@@ -218,14 +225,23 @@ def _output(output: Any) -> list[Json]:
             and item.get("annotation_level") in LEVELS
             and all(isinstance(item.get(name), str) and item[name] for name in ("path", "message"))
             and all(isinstance(item.get(name), int) and item[name] > 0 for name in ("start_line", "end_line"))
+            and item["start_line"] <= item["end_line"]
+            and all(isinstance(item.get(name, ""), str | None) for name in ("title", *ANNOTATION_BYTES))
+            and all(_bytes(item.get(name)) <= most for name, most in ANNOTATION_BYTES.items())
+            and len(item.get("title") or "") <= TITLE
         )
         if not good:
             raise invalid("CheckRun", "output.annotations")
-        if item.get("start_column") is not None and item["start_line"] != item["end_line"]:
+        columns = item.get("start_column") is not None or item.get("end_column") is not None
+        if columns and item["start_line"] != item["end_line"]:
             raise invalid(
                 "CheckRun", "output.annotations", "custom", "A column needs an annotation of one line."
             )
     return list(annotations)
+
+
+def _bytes(text: str | None) -> int:
+    return len((text or "").encode("utf-8", "replace"))
 
 
 def _actions(actions: Any) -> None:
@@ -234,5 +250,5 @@ def _actions(actions: Any) -> None:
         raise invalid("CheckRun", "actions", "custom", f"At most {ACTIONS} actions.")
     for item in actions:
         for name, most in limits:
-            if not isinstance(item.get(name), str) or not 0 < len(item[name]) <= most:
+            if not isinstance(fields(item).get(name), str) or not 0 < len(item[name]) <= most:
                 raise invalid("CheckRun", f"actions.{name}", "custom", f"1 to {most} characters.")

@@ -56,6 +56,34 @@ def test_more_than_fifty_annotations_are_refused(world: World) -> None:
     world.problems.clear()  # the request itself is outside GitHub's description, and was meant to be
 
 
+FINE = {"title": "x", "summary": "x"}
+TOO_MUCH: list[dict[str, Any]] = [
+    {"output": {**FINE, "summary": "é" * 32768}},  # 65,536 bytes in 32,768 characters
+    {"output": {**FINE, "text": "x" * 65536}},
+    {"output": {"summary": "without a title"}},
+    {"output": {**FINE, "annotations": [note(1) | {"title": "x" * 256}]}},
+    {"output": {**FINE, "annotations": [note(1) | {"message": "x" * 65537}]}},
+    {"output": {**FINE, "annotations": [note(2) | {"end_line": 1}]}},
+    {"output": {**FINE, "annotations": [note(1) | {"end_line": 2, "end_column": 3}]}},
+    {"output": {**FINE, "annotations": "none"}},
+    {"actions": [{"label": "x" * 21, "identifier": "x", "description": "x"}]},
+    {"status": "completed"},
+    {"conclusion": "stale"},
+]
+
+
+def test_a_check_run_that_github_would_refuse_is_refused(world: World) -> None:
+    sha = world.contribute().head.sha
+    url = "/repos/acme/taxonomy/check-runs"
+    http = world.http(world.bot_token())
+    for more in TOO_MUCH:
+        answer = http.post(url, json={"name": "Lint", "head_sha": sha, **more})
+        assert answer.status_code == 422, more
+    assert http.get(f"/repos/acme/taxonomy/commits/{sha}/check-runs").json()["total_count"] == 0
+    most = {"title": "x", "summary": "é" * 32767, "annotations": [note(1) | {"title": "x" * 255}]}
+    assert http.post(url, json={"name": "Lint", "head_sha": sha, "output": most}).status_code == 201
+
+
 def test_only_an_app_writes_checks_and_only_its_own(world: World) -> None:
     sha = world.contribute().head.sha
     with pytest.raises(GithubException) as person:
