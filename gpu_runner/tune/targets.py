@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Protocol
+
+from jinja2.exceptions import TemplateError
 
 Reason = Literal["no_targets", "too_long", "not_a_prefix", "special_token", "bad_turns"]
 
@@ -21,10 +24,13 @@ class ChatTokenizer(Protocol):
 
     eos_token_id: int | None
     all_special_tokens: Sequence[str]
+    added_tokens_decoder: Mapping[int, Any]
+    chat_template: Any
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
     def decode(self, token_ids: Any) -> Any: ...
     def __call__(self, text: Any, **options: Any) -> Any: ...
+    def __hash__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,34 @@ def tokenize(
 ) -> TokenRow | RefusedRow:
     """The row's tokens with its targets, or why it cannot be learned from. A long row is never cut."""
     # Content is hostile: text that reads as a special token would open a turn of its own.
+    control = control_tokens(tokenizer)
     for message in messages:
-        found = next((token for token in tokenizer.all_special_tokens if token in message["content"]), None)
+        found = next((token for token in control if token in message["content"]), None)
         if found is not None:
             return RefusedRow(row_id, "special_token", f"{message['role']} text contains {found!r}")
     if messages and messages[0]["role"] == "assistant":
         return RefusedRow(
             row_id, "bad_turns", "the first turn is the assistant's: there is nothing to answer"
         )
+    try:
+        return _with_targets(row_id, messages, tokenizer, max_tokens)
+    except TemplateError as error:  # "system role not supported", for example
+        return RefusedRow(row_id, "bad_turns", f"the chat template refuses the turns: {error}")
+
+
+@lru_cache(maxsize=4)
+def control_tokens(tokenizer: ChatTokenizer) -> tuple[str, ...]:
+    """What no text may hold: the tokenizer's special tokens, and those of the template's markers that are
+    special without being named as such (the headers of Llama 3, the instruction marks of Mistral)."""
+    template = str(tokenizer.chat_template)
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    marks = [token for token in added if token and token in template]
+    return tuple(dict.fromkeys([*tokenizer.all_special_tokens, *marks]))
+
+
+def _with_targets(
+    row_id: str, messages: Sequence[Mapping[str, str]], tokenizer: ChatTokenizer, max_tokens: int
+) -> TokenRow | RefusedRow:
     tokens = _render(tokenizer, messages, False)
     if len(tokens) > max_tokens:
         return RefusedRow(row_id, "too_long", f"{len(tokens)} tokens, at most {max_tokens}")
