@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import secrets
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from sandbox.forge.state import Forge, InvalidError
 if TYPE_CHECKING:
     from sandbox.forge.oidc import Issuer
 
+log = logging.getLogger("sandbox.forge")
 TOKEN_SECONDS = 24 * 3600  # a GITHUB_TOKEN lives as long as its job, at most a day
 BOT = "github-actions[bot]"
 
@@ -51,6 +53,7 @@ class Runner:
         self.thread: threading.Thread | None = None
         self.process: act.Process | None = None
         self.current: int | None = None
+        self.stopped = False  # the current run was cancelled before its process was there
         self.closed = False
         self.request_tokens: dict[str, int] = {}
         self.specs: dict[int, list[workflows.JobSpec]] = {}
@@ -130,9 +133,12 @@ class Runner:
             if run.status == "queued":
                 self._completed(repo, run, "cancelled")
                 return True
-            process = self.process if self.current == run.id else None
-        if process is None:
-            return False
+            if self.current != run.id:
+                return False
+            process = self.process
+            self.stopped = True
+        if process is None:  # still on its way: `_execute` looks before it lets the process go on
+            return True
         # In a thread: killing takes seconds, and GitHub answers 202 at once.
         threading.Thread(target=process.cancel, daemon=True).start()
         return True
@@ -141,7 +147,10 @@ class Runner:
         path = self.folder(run) / "log.jsonl"
         if not path.exists():
             return []
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = []
+        for text in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # a last line that was cut off, or is still being written
+                lines.append(json.loads(text))
         return [line for line in lines if job in (None, line["job"])]
 
     def folder(self, run: Run) -> Path:
@@ -176,19 +185,15 @@ class Runner:
                     continue
                 waiting.status, waiting.started_at = "in_progress", self.forge.now()
                 self.forge.runs.put(waiting)
-                self.current = waiting.id
+                self.current, self.stopped = waiting.id, False
                 self._say(repo, waiting, "in_progress")
             conclusion = "failure"
             try:
                 conclusion = self._execute(repo, waiting)
-            except (
-                act.ActMissingError,
-                InvalidError,
-                git.GitError,
-                OSError,
-                subprocess.SubprocessError,
-            ) as error:
-                waiting.note = str(error)
+            except Exception as error:  # one run's trouble must not end the thread that all runs wait for
+                if not isinstance(error, act.ActMissingError | InvalidError | git.GitError | OSError):
+                    log.exception("run %s", waiting.id)
+                waiting.note = str(error) or type(error).__name__
             with self.forge.lock:
                 self.current = self.process = None
                 if not self.closed:
@@ -231,8 +236,8 @@ class Runner:
                 process = act.Process(spec)
                 with forge.lock:
                     self.process = process
-                    closed = self.closed
-                if closed:
+                    stopped = self.closed or self.stopped
+                if stopped:
                     process.cancel()
                 done = process.follow(reader, changed)
         finally:

@@ -5,6 +5,7 @@ Only read, never run. GitHub's workflow syntax reference is the source of the ru
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sandbox.forge.records import Json
 from sandbox.forge.state import InvalidError
 
 MAX_BYTES = 512 * 1024
+MAX_INPUTS, MAX_INPUT_CHARACTERS = 25, 65_535  # GitHub docs, "Events that trigger workflows"
 _EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
 _PERMISSIONS = (
     "actions",
@@ -42,7 +44,7 @@ def parse(data: bytes, path: str) -> Json:
         raise InvalidError(f"{path} is larger than {MAX_BYTES} bytes.", "Workflow")
     try:
         body = yaml.safe_load(data)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise InvalidError(f"{path} is not valid YAML: {error}", "Workflow") from error
     if not isinstance(body, dict) or not isinstance(body.get("jobs"), dict):
         raise InvalidError(f"{path} has no jobs.", "Workflow")
@@ -65,7 +67,14 @@ def dispatch_inputs(body: Json, path: str, given: Mapping[str, Any]) -> dict[str
     on = triggers(body)
     if "workflow_dispatch" not in on:
         raise InvalidError(f"Workflow {path} does not have 'workflow_dispatch' trigger", "Workflow")
-    declared = (on["workflow_dispatch"] or {}).get("inputs") or {}
+    trigger = on["workflow_dispatch"] or {}
+    declared = (trigger.get("inputs") or {}) if isinstance(trigger, dict) else None
+    if not isinstance(declared, dict) or not all(isinstance(a, dict | None) for a in declared.values()):
+        raise InvalidError(f"{path}: workflow_dispatch.inputs is not a mapping of inputs.", "Workflow")
+    if len(declared) > MAX_INPUTS:
+        raise InvalidError(f"{path}: only {MAX_INPUTS} inputs are allowed.", "Workflow")
+    if len(json.dumps(given, ensure_ascii=False)) > MAX_INPUT_CHARACTERS:
+        raise InvalidError(f"inputs are larger than {MAX_INPUT_CHARACTERS} characters.", "Workflow")
     unknown = sorted(set(given) - set(declared))
     if unknown:
         raise InvalidError(f"Unexpected inputs provided: {unknown}", "Workflow")
@@ -108,12 +117,17 @@ def _permissions(raw: Any) -> dict[str, str] | None:
     return None
 
 
-def _narrower(inner: Mapping[str, str], outer: Mapping[str, str]) -> dict[str, str]:
+def _refuse_more(key: str, inner: Mapping[str, str], outer: Mapping[str, str]) -> None:
+    """GitHub does not start a run whose called workflow asks for more than its caller gives."""
     order = ("none", "read", "write")
-    return {
-        name: min(level, outer.get(name, "none"), key=lambda x: order.index(x) if x in order else 0)
-        for name, level in inner.items()
-    }
+    for name, level in inner.items():
+        given = outer.get(name, "none")
+        if level in order and order.index(level) > (order.index(given) if given in order else 0):
+            shown = name.replace("_", "-")
+            raise InvalidError(
+                f"The nested job {key!r} is requesting '{shown}: {level}', but is only allowed "
+                f"'{shown}: {given}'.", "Workflow",
+            )  # fmt: skip
 
 
 def job_specs(
@@ -122,8 +136,8 @@ def job_specs(
 ) -> list[JobSpec]:  # fmt: skip
     """Every job with its own permissions and environment, those of reusable workflows too.
 
-    `load` answers the parsed file and its ref for a `uses:`, None when it is not at hand. A called
-    workflow never has more than its caller gave it.
+    `load` answers the parsed file and its ref for a `uses:`, None when it is not at hand. Raises
+    `InvalidError` when a called workflow asks for more than its caller gave it.
     """
     default = _permissions(body.get("permissions"))
     found: list[JobSpec] = []
@@ -132,10 +146,9 @@ def job_specs(
             continue
         own = _permissions(job.get("permissions"))
         wanted = own if own is not None else default
-        if outer is not None:
-            granted = dict(outer) if wanted is None else _narrower(wanted, outer)
-        else:
-            granted = dict(wanted) if wanted is not None else {"contents": "read"}
+        if outer is not None and wanted is not None:
+            _refuse_more(str(key), wanted, outer)
+        granted = dict(wanted if wanted is not None else outer if outer is not None else {"contents": "read"})
         if isinstance(job.get("uses"), str):
             called = load(job["uses"]) if depth < 4 else None
             if called is not None:

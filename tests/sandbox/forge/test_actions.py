@@ -254,6 +254,74 @@ def test_a_dispatch_that_github_would_refuse_is_refused(make_world: Callable[...
     assert http.get("/repos/acme/taxonomy/actions/workflows").json()["workflows"][0]["name"] == "Hello"
 
 
+def test_a_dispatch_is_held_to_githubs_sizes(make_world: Callable[..., World]) -> None:
+    many = "".join(f"      i{n}: {{type: string}}\n" for n in range(26))
+    wide = f"on:\n  workflow_dispatch:\n    inputs:\n{many}jobs: {{}}\n"
+    odd = "on: {workflow_dispatch: {inputs: [key]}}\njobs: {}\n"
+    world = make_world(files=files(hello=HELLO, wide=wide, odd=odd))
+    http = world.http(world.bot_token())
+    url = "/repos/acme/taxonomy/actions/workflows/{}/dispatches"
+    for file, inputs in (("hello.yml", {"key": "x" * 65536}), ("wide.yml", {}), ("odd.yml", {})):
+        answer = http.post(url.format(file), json={"ref": "main", "inputs": inputs})
+        assert (answer.status_code, answer.json()["message"]) == (422, "Validation Failed")
+    assert http.get("/repos/acme/taxonomy/actions/runs").json()["total_count"] == 0
+
+
+def test_one_workflow_that_is_no_workflow_leaves_the_others_alone(make_world: Callable[..., World]) -> None:
+    deep = "jobs: " + "[" * 5000
+    world = make_world(files=files(hello=HELLO, dated="name: 2020-13-45\njobs: {}\n", deep=deep))
+    http = world.http(world.bot_token())
+    listed = http.get("/repos/acme/taxonomy/actions/workflows").json()["workflows"]
+    assert [one["name"] for one in listed] == ["Hello"]
+
+
+def test_a_called_workflow_may_not_ask_for_more_than_its_caller_gives(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    called = tmp_path / "product" / ".github" / "workflows" / "release.yml"
+    called.parent.mkdir(parents=True)
+    called.write_text(CALLED)
+    settings = RunnerSettings(local_actions={"treewright/treewright@v1": tmp_path / "product"})
+    meagre = CALLER.replace("{contents: write, id-token: write}", "{contents: write}")
+    world = make_world(files=files(release=meagre, fails=FAILS), runner=settings)
+    run = dispatch(world, "release.yml", {"key": "k-3"})
+    assert finished(world, run["id"])["conclusion"] == "failure"
+    assert "'id-token: write', but is only allowed 'id-token: none'" in world.forge.runs.get(run["id"]).note
+    called.write_text("on: workflow_call\njobs: {a: {if: 2020-13-45}}")
+    run = dispatch(world, "release.yml", {"key": "k-4"})
+    assert finished(world, run["id"])["conclusion"] == "failure"
+    run = dispatch(world, "fails.yml")  # the runner is still there
+    assert finished(world, run["id"])["conclusion"] == "failure"
+
+
+def test_a_run_that_is_cancelled_on_its_way_never_runs(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(files=files(slow=SLOW))
+    runner, http = world.running.actions, world.http(world.bot_token())
+    check_out, codes = runner._check_out, []
+
+    def cancelled_meanwhile(repo: Any, run: Any, checkout: Path) -> None:
+        check_out(repo, run, checkout)
+        codes.append(http.post(f"/repos/acme/taxonomy/actions/runs/{run.id}/cancel").status_code)
+
+    monkeypatch.setattr(runner, "_check_out", cancelled_meanwhile)
+    run = dispatch(world, "slow.yml")
+    assert finished(world, run["id"])["conclusion"] == "cancelled"
+    assert codes == [202]
+
+
+def test_a_log_that_was_cut_off_is_shown_as_far_as_it_goes(make_world: Callable[..., World]) -> None:
+    world = make_world(files=files(fails=FAILS))
+    run = dispatch(world, "fails.yml")
+    finished(world, run["id"])
+    path = world.running.actions.folder(world.forge.runs.get(run["id"])) / "log.jsonl"
+    path.write_text(path.read_text() + '{"job": 1, "te')
+    page = httpx.get(f"{world.running.url}/acme/taxonomy/actions/runs/{run['id']}", trust_env=False)
+    assert page.status_code == 200
+    assert log(world, run["id"])
+
+
 def test_an_identity_needs_a_request_token_of_a_run(world: World) -> None:
     for header in ({}, {"Authorization": "Bearer nothing"}, {"Authorization": f"Bearer {world.ada}"}):
         assert (
