@@ -142,7 +142,7 @@ def run(
                     if trouble is None:
                         raise
                     raise GenerateError(trouble) from error
-        except ServingError as error:
+        except (ServingError, StoreError) as error:
             raise GenerateError(str(error)) from error
 
     return execute("generate", [work / "plan"], work / "generate", identity, body)
@@ -195,8 +195,6 @@ async def _generate(
         try:
             await _executor(work, settings).run(unfinished, engine, endpoints, drive, take, tick)
             replayed, failed = await replay
-        except StoreError as error:
-            raise GenerateError(str(error)) from error
         finally:
             replay.cancel()
             await asyncio.gather(replay, return_exceptions=True)

@@ -10,9 +10,10 @@ Memory does not grow with the number of answers: the index is SQLite's, on disk.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -89,7 +90,7 @@ def from_row(row: Row) -> Answer:
 
 
 class StoreError(RuntimeError):
-    """Answers cannot be kept; going on would pay for answers that are lost."""
+    """Answers cannot be kept or read; going on would pay for answers that are lost or were had before."""
 
 
 class Store(Protocol):
@@ -105,15 +106,28 @@ class AnswerFile:
     """The file itself, for whoever is its only writer: rows in, rows out, no event loop."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-        self._db.execute(_CREATE)
+        self._path = path
+        with self._readable():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            self._db.execute(_CREATE)
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"the answers kept in {self._path} cannot be read: {error}. If the file is damaged, move it "
+                "and its -wal and -shm away and run again: what it held is asked for again."
+            ) from error
 
     def one(self, key: str) -> Row | None:
-        row = self._db.execute(_ONE, (key,)).fetchone()
+        with self._readable():
+            row = self._db.execute(_ONE, (key,)).fetchone()
         return (key, *row) if row else None
 
     def many(self, keys: Sequence[str]) -> list[Row]:
@@ -122,7 +136,8 @@ class AnswerFile:
             block = keys[start : start + _BLOCK]
             marks = ",".join("?" * len(block))
             query = f"{_MANY} ({marks})"
-            found += self._db.execute(query, block).fetchall()
+            with self._readable():
+                found += self._db.execute(query, block).fetchall()
         return found
 
     def add(self, rows: Sequence[Row]) -> None:

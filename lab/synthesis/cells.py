@@ -130,20 +130,8 @@ class Cells:
 
     async def _model(self, cell: Cell, row: Row) -> Row:
         wanted = int(cell.options.get("n", 1))
-        if wanted == 1:
-            answer = await self._ask(cell, row.values, cell.options["role"])
-            return _with(row, answer, {cell.id: answer.text})
         answer = await self._ask(cell, row.values, cell.options["role"], n=wanted)
-        texts = list(answer.texts[:wanted])
-        # A server that knows no `n` gives one sample: the others are asked for one by one.
-        more = await asyncio.gather(
-            *(
-                self._ask(cell, row.values, cell.options["role"], repetition=number)
-                for number in range(len(texts), wanted)
-            )
-        )
-        row = _with(row, answer, {cell.id: [*texts, *(one.text for one in more)]})
-        return replace(row, requests=(*row.requests, *(one.key for one in more)))
+        return _with(row, answer, {cell.id: answer.text if wanted == 1 else list(answer.texts[:wanted])})
 
     async def _parse(self, cell: Cell, row: Row) -> Row:
         """What cannot be read is a failed request in disguise: it is asked for again, at another seed, and

@@ -187,9 +187,12 @@ class Engine:
         under_way: set[asyncio.Task[None]] = set()
         ready: asyncio.Queue[tuple[int, Answer | RequestError | BaseException]] = asyncio.Queue()
 
-        async def ask(number: int, one: Request, key: str) -> None:
+        async def ask(number: int, one: Request, key: str, again: bool) -> None:
             try:
-                made = await self._fresh(one.endpoint, one.messages, one.params, key, one.affinity)
+                if again:  # the same request came before it, and may be answered by now
+                    made = await self.chat(one.endpoint, one.messages, one.params, one.affinity)
+                else:
+                    made = await self._fresh(one.endpoint, one.messages, one.params, key, one.affinity)
                 ready.put_nowait((number, made))
             except BaseException as error:
                 ready.put_nowait((number, error))
@@ -210,6 +213,7 @@ class Engine:
                 for number, one in islice(numbered, _READ_AHEAD)
             ]:
                 known = await self._store.get_many([key for _, _, key in block])
+                begun: set[str] = set()
                 for number, one, key in block:
                     answer = known.get(key)
                     if answer is not None:
@@ -218,7 +222,8 @@ class Engine:
                         continue
                     while outstanding >= window:
                         yield await wait()
-                    task = asyncio.create_task(ask(number, one, key))
+                    task = asyncio.create_task(ask(number, one, key, key in begun))
+                    begun.add(key)
                     outstanding += 1
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
@@ -238,9 +243,14 @@ class Engine:
         affinity: str | None,
     ) -> Answer:
         """Ask for what is not in the store, unless somebody is asking for it already."""
-        pending = self._pending.get(key)
-        if pending is not None:
-            return await asyncio.shield(pending)
+        while (pending := self._pending.get(key)) is not None:
+            try:
+                return await asyncio.shield(pending)
+            except asyncio.CancelledError:
+                me = asyncio.current_task()
+                if not pending.cancelled() or (me is not None and me.cancelling()):
+                    raise
+                # Whoever was asking was cancelled, and not this row: it asks for itself.
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pending[key] = future
         try:
@@ -279,9 +289,9 @@ class Engine:
 
         asked = (self.chat(endpoint, messages, at(step), affinity) for step in range(have, wanted))
         others = await asyncio.gather(*asked, return_exceptions=True)
-        for error in others:
-            if isinstance(error, BaseException) and not isinstance(error, RequestError):
-                raise error
+        errors = [one for one in others if isinstance(one, BaseException)]
+        if errors:  # the graver one; what was answered is stored under its own seed
+            raise next((one for one in errors if not isinstance(one, RequestError)), errors[0])
         more = [one for one in others if isinstance(one, Answer)]
         return replace(
             first,

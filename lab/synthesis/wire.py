@@ -24,8 +24,6 @@ _REFUSED = frozenset({401, 402, 403, 404, 405})
 _UNSUPPORTED = frozenset({400, 415, 422, 501})
 OPTIONAL = ("response_format", "n")
 """Parameters that some servers do not know; the engine can do without them."""
-
-
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
@@ -114,15 +112,7 @@ def read_answer(raw: bytes, key: str) -> Answer:
         finish = first.get("finish_reason") or ""
         usage = value.get("usage") or {}
         tokens, prompt = _count(usage.get("completion_tokens")), _count(usage.get("prompt_tokens"))
-    except (
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except _MALFORMED as error:
         raise AgainError(f"malformed answer: {raw[:120]!r}") from error
     for text in texts:
         if not isinstance(text, str):

@@ -34,6 +34,7 @@ def preview(
     from gpu_runner.preview import preview_checkout
     from lab.report import terminal
     from lab.synthesis.endpoints import EndpointError
+    from lab.synthesis.engine import StoreError
     from lab.taxonomy.tokenizer import VARIABLE
 
     if output_format not in {"text", "json"}:
@@ -42,7 +43,7 @@ def preview(
     try:
         env = {**os.environ, **({VARIABLE: str(tokenizer)} if tokenizer else {})}
         found = asyncio.run(preview_checkout(path, base or None, leaf or None, env))
-    except (EndpointError, PlanError) as error:
+    except (EndpointError, PlanError, StoreError) as error:
         typer.echo(f"treewright preview: {error}", err=True)
         raise typer.Exit(1 if getattr(error, "findings", ()) else 2) from error
     if output_format == "json":

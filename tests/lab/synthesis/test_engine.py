@@ -126,6 +126,24 @@ def test_equal_questions_at_the_same_time_share_one_request(tmp_path: Path) -> N
     run(slow, body, tmp_path / "s")
 
 
+def test_a_row_that_is_cancelled_does_not_take_along_the_row_that_asks_the_same(tmp_path: Path) -> None:
+    async def body(server: Server, engine: Engine) -> None:
+        first = asyncio.create_task(engine.chat(server.endpoint, ask("a"), {}))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(engine.chat(server.endpoint, ask("a"), {}))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).text.startswith("answer")
+        third = asyncio.create_task(engine.chat(server.endpoint, ask("b"), {}))
+        fourth = asyncio.create_task(engine.chat(server.endpoint, ask("b"), {}))
+        await asyncio.sleep(0)
+        fourth.cancel()
+        assert (await third).text.startswith("answer")
+        assert fourth.cancelled()
+
+    run(good, body, tmp_path / "s")
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_a_passing_fault_is_asked_again_and_counted(tmp_path: Path, status: int) -> None:
     async def twice(request: web.Request, number: int) -> web.StreamResponse:

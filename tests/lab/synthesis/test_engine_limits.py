@@ -233,6 +233,24 @@ def test_a_server_without_samples_is_asked_for_each_at_its_own_seed(tmp_path: Pa
     run(single, body, tmp_path / "s", settings=FAST)
 
 
+def test_samples_of_which_one_failed_are_not_kept_as_if_they_were_all(tmp_path: Path) -> None:
+    sick = True
+
+    async def single(request: web.Request, number: int) -> web.StreamResponse:
+        seed = (await request.json())["seed"]
+        return web.Response(status=500) if sick and seed > 200_000 else said(f"seed {seed}")
+
+    async def body(server: Server, engine: Engine) -> None:
+        nonlocal sick
+        with pytest.raises(RequestError, match="HTTP 500"):
+            await engine.chat(server.endpoint, ask("a"), {"n": 3, "seed": 7})
+        sick = False
+        answer = await engine.chat(server.endpoint, ask("a"), {"n": 3, "seed": 7})
+        assert answer.texts == ("seed 7", "seed 100010", "seed 200013")
+
+    run(single, body, tmp_path / "s", settings=FAST)
+
+
 def schema(name: str) -> dict[str, Any]:
     return {
         "response_format": {
@@ -305,6 +323,15 @@ def test_a_stream_answers_everything_in_bounded_space_and_then_from_the_store(tm
     run(poison, body, tmp_path / "s", in_flight=8, settings=FAST)
 
 
+def test_a_request_that_comes_twice_in_a_stream_is_asked_once(tmp_path: Path) -> None:
+    async def body(server: Server, engine: Engine) -> None:
+        twenty = (Request(server.endpoint, ask("the same"), {}) for _ in range(20))
+        texts = [answer.text async for _, answer in engine.stream(twenty) if isinstance(answer, Answer)]
+        assert texts == ["answer 1"] * 20
+
+    run(good, body, tmp_path / "s", in_flight=1, settings=FAST)
+
+
 def test_leaving_a_stream_early_leaves_nothing_under_way(tmp_path: Path) -> None:
     async def body(server: Server, engine: Engine) -> None:
         stream = engine.stream(Request(server.endpoint, ask(str(n)), {}) for n in range(100))
@@ -328,6 +355,22 @@ def test_a_store_that_cannot_be_written_ends_the_run_and_says_where(tmp_path: Pa
             await engine.chat(server.endpoint, ask("b"), {})
 
     run(good, body, tmp_path / "s", settings=FAST)
+
+
+def test_a_damaged_store_is_told_with_its_file_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "s").write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match=r"/s cannot be read: file is not a database\. .* move it"):
+        Engine(tmp_path / "s")
+
+    async def body(server: Server, engine: Engine) -> None:
+        await engine.chat(server.endpoint, ask("a"), {})
+        store = engine._store
+        assert isinstance(store, AnswerStore)
+        store._file._db.execute("DROP TABLE answer")
+        with pytest.raises(StoreError, match="cannot be read"):
+            await engine.chat(server.endpoint, ask("b"), {})
+
+    run(good, body, tmp_path / "t", settings=FAST)
 
 
 answers = st.builds(
