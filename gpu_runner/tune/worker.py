@@ -80,7 +80,7 @@ def _train(
 ) -> None:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types here
     student = Path(job["student"])
-    tokenizer = AutoTokenizer.from_pretrained(student, local_files_only=True)
+    tokenizer = load_tokenizer(student)
     rows, refused = [], []
     for number, phase in enumerate(chosen.phases, start=1):
         kept, left_out = read_rows(partial / "training" / f"phase_{number}.jsonl", tokenizer, phase, chosen)
@@ -182,6 +182,17 @@ def _train(
     ranks.barrier()
 
 
+def load_tokenizer(student: Path) -> Any:
+    """The folder's tokenizer, never by code of the folder; StudentModelError when it cannot serve."""
+    try:
+        found = AutoTokenizer.from_pretrained(student, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise StudentModelError(f"{student}: the tokenizer cannot be loaded: {error}") from error
+    if not found.chat_template:
+        raise StudentModelError(f"{student}: the tokenizer has no chat template; add one to the folder")
+    return found
+
+
 def read_rows(
     path: Path, tokenizer: Any, phase: Phase, chosen: Preset
 ) -> tuple[list[TokenRow], list[RefusedRow]]:
@@ -223,7 +234,9 @@ def save_model(
     weights = get_model_state_dict(model, options=only)
     if ranks.first:
         shutil.rmtree(folder, ignore_errors=True)
-        tuned = AutoModelForCausalLM.from_pretrained(student, dtype="auto", local_files_only=True)
+        tuned = AutoModelForCausalLM.from_pretrained(
+            student, dtype="auto", local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
         if lora_rank:
             tuned = merge(tuned, lora_rank, weights)
         else:
@@ -235,8 +248,9 @@ def save_model(
             tuned.save_pretrained(folder)
             tokenizer.name_or_path = ""
             tokenizer.save_pretrained(folder)
-        for path in folder.iterdir():
-            path.chmod(0o644)  # safetensors writes for its owner alone
+        for path in folder.rglob("*"):
+            if path.is_file():
+                path.chmod(0o644)  # safetensors writes for its owner alone
     ranks.barrier()
 
 

@@ -4,8 +4,10 @@ ranks.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gpu_runner.stage import StageError
 from gpu_runner.student import StudentError
+from gpu_runner.tune.phases import EMBEDDED_CPU
+from gpu_runner.tune.ranks import Ranks
+from gpu_runner.tune.student_model import StudentModelError
 from gpu_runner.tune.tune import TuneError, TuneSettings, run, settings_from_plan
-from gpu_runner.tune.worker import NothingToTrainError
+from gpu_runner.tune.worker import NothingToTrainError, load_model, load_tokenizer, save_model
 from lab.contracts import digest, problems, read_json, read_lines, write_json, write_lines
 
 
@@ -146,6 +152,39 @@ def test_what_cannot_be_trained_says_why(tmp_path: Path, tiny_student: Path) -> 
     work = make_work(tmp_path / "student", MIXED)
     with pytest.raises(StudentError, match=r"config.json and tokenizer_config.json missing"):
         run(work, work / "tune", TuneSettings(str(tmp_path)))
+
+
+def test_a_tokenizer_without_a_template_or_with_code_of_its_own_is_refused(
+    tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = tmp_path / "student"
+    shutil.copytree(tiny_student, student)
+    (student / "chat_template.jinja").unlink()
+    work = make_work(tmp_path / "work", MIXED)
+    with pytest.raises(StudentModelError, match="has no chat template"):
+        run(work, work / "tune", TuneSettings(str(student)))
+    config = read_json(student / "tokenizer_config.json")
+    config |= {"auto_map": {"AutoTokenizer": [None, "own.Own"]}, "tokenizer_class": "Own"}
+    write_json(student / "tokenizer_config.json", config)
+    (student / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\n"))  # to transformers' question whether to run it
+    with pytest.raises(StudentModelError, match="the tokenizer cannot be loaded"):
+        run(work, work / "tune", TuneSettings(str(student)))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_with_several_chat_templates_can_be_read_by_everybody(
+    tmp_path: Path, tiny_student: Path
+) -> None:
+    """transformers puts the others into a folder, and a folder that nobody may enter is no release."""
+    tokenizer = load_tokenizer(tiny_student)
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": tokenizer.chat_template}
+    one = Ranks(0, 1, torch.device("cpu"))
+    save_model(load_model(tiny_student, EMBEDDED_CPU, one), tiny_student, tokenizer, tmp_path / "model", one)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*")}
+    assert modes.pop("additional_chat_templates") & 0o500 == 0o500
+    assert modes["tool_use.jinja"] == 0o644
+    assert set(modes.values()) == {0o644}
 
 
 def test_samples_that_were_touched_after_generation_are_refused(tmp_path: Path, tiny_student: Path) -> None:
