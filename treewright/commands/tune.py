@@ -93,6 +93,9 @@ def tune(
     ) as error:
         typer.echo(f"tune: {error}", err=True)
         raise typer.Exit(2) from error
+    except OSError as error:  # a full disk, a folder that may not be written
+        typer.echo(f"tune: {work / 'tune'}: {error}", err=True)
+        raise typer.Exit(2) from error
     except RuntimeError as error:
         from gpu_runner.tune.ray_launcher import LauncherError
         from gpu_runner.tune.worker import ENDINGS

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from gpu_runner.stage import StageError
 from gpu_runner.student import StudentError
@@ -26,6 +28,7 @@ from gpu_runner.tune.student_model import StudentModelError
 from gpu_runner.tune.tune import TuneError, TuneSettings, run, settings_from_plan
 from gpu_runner.tune.worker import NothingToTrainError, load_model, load_tokenizer, save_model
 from lab.contracts import digest, problems, read_json, read_lines, write_json, write_lines
+from treewright.cli import app
 
 
 def sample(number: int, dataset: str, answer: str | None = None) -> dict[str, Any]:
@@ -275,6 +278,19 @@ def test_the_command_names_what_is_wrong_and_exits_with_2(tmp_path: Path, tiny_s
     assert done.returncode == 2
     assert "no preset 'large'" in done.stderr
     assert json.loads((work / "generate" / "samples.jsonl").read_text().splitlines()[0])
+
+
+def test_a_disk_that_takes_no_training_file_is_told_in_one_line(tmp_path: Path, tiny_student: Path) -> None:
+    work = make_work(tmp_path, MIXED)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))  # a real limit of the system
+        result = CliRunner().invoke(app, ["tune", "--work", str(work), "--student", str(tiny_student)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+    assert (result.exit_code, result.output) == (2, f"tune: {work / 'tune'}: [Errno 27] File too large\n")
 
 
 @pytest.mark.model
