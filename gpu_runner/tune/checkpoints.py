@@ -44,23 +44,27 @@ def save_checkpoint(
     pack_tokens: int | None = None,
 ) -> None:
     """Write `folder/<position>` and remove the others. Call it on every rank. `pack_tokens` says in which
-    packs the micro-steps of an unfinished step were counted. Raises DiskFullError."""
+    packs the micro-steps of an unfinished step were counted. One that is there already is left as it is: it
+    holds the same, and making room for it again would leave none at all for a while. Raises DiskFullError."""
+    packed = f"-{pack_tokens}" if position.micro else ""
+    name = f"{position.phase:03d}-{position.step:08d}-{position.micro:06d}{packed}"
+    if ranks.any(ranks.first and (folder / name / _POSITION).is_file()):
+        return
     needed = checkpoint_bytes(model, ranks.size)
     require_space(folder, needed, "a checkpoint")
     with explained(folder, needed, "a checkpoint"):
-        _save(folder, model, optimizer, position, ranks, pack_tokens)
+        _save(folder / name, model, optimizer, position, ranks, pack_tokens)
 
 
 def _save(
-    folder: Path,
+    finished: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     position: Position,
     ranks: Ranks,
     pack_tokens: int | None,
 ) -> None:
-    name = f"{position.phase:03d}-{position.step:08d}-{position.micro:06d}"
-    unfinished = folder / f"{name}.unfinished"
+    unfinished = finished.with_suffix(".unfinished")
     if ranks.first:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -69,10 +73,8 @@ def _save(
     ranks.barrier()
     if ranks.first:
         write_json(unfinished / _POSITION, {**asdict(position), "pack_tokens": pack_tokens})
-        finished = folder / name
-        shutil.rmtree(finished, ignore_errors=True)
         unfinished.rename(finished)
-        for other in folder.iterdir():
+        for other in finished.parent.iterdir():
             if other != finished:
                 shutil.rmtree(other, ignore_errors=True)
     ranks.barrier()

@@ -189,6 +189,23 @@ def test_a_new_checkpoint_replaces_the_old_one_and_an_unfinished_one_is_not_seen
     assert [path.name for path in tmp_path.glob("000-*")] == []
 
 
+def test_a_checkpoint_that_is_there_is_never_taken_away_to_be_written_again(
+    tiny_student: Path, tmp_path: Path
+) -> None:
+    """The end of an epoch may also be the step at which one is due: a kill between removing the one and
+    renaming the other would cost the whole run."""
+    model = load(tiny_student)
+    optimizer = make_optimizer(model, SHORT)
+    save_checkpoint(tmp_path, model, optimizer, Position(0, 2), ALONE)
+    (there,) = tmp_path.iterdir()
+    written = there.stat().st_ino
+    save_checkpoint(tmp_path, model, optimizer, Position(0, 2), ALONE)
+    assert [(path, path.stat().st_ino) for path in tmp_path.iterdir()] == [(there, written)]
+    for packed in (64, 96):  # within a step another size of packs is another state
+        save_checkpoint(tmp_path, model, optimizer, Position(0, 2, 1, 0.5), ALONE, packed)
+        assert latest_checkpoint(tmp_path, packed) == (next(tmp_path.iterdir()), Position(0, 2, 1, 0.5))
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run_before_the_weights_change(tiny_student: Path) -> None:
     model = load(tiny_student)
     with torch.no_grad():
