@@ -17,7 +17,7 @@ from lab.canonical import digest
 from lab.taxonomy.leaf import ATTRIBUTION, QNA, build, in_branches, read_document
 from lab.taxonomy.model import Leaf, Seed
 from lab.taxonomy.seeds import Match, SeedChange, content, likeness, marks, match
-from lab.taxonomy.tree import GitTree, TooLarge, Tree
+from lab.taxonomy.tree import MOST_FILES, GitTree, TooLarge, Tree
 from lab.taxonomy.worktree import WorkTree
 from lab.untrusted import Refused, YamlNode
 
@@ -26,6 +26,7 @@ _ALIKE = 0.5  # a moved leaf kept at least this share of its seeds; Git's own de
 _POSTINGS = 20  # leaves that share one question or answer; a "Yes" that all have tells nothing
 _IN_PROMPTS = frozenset({"task_description", "domain", "document_outline", "kind"})
 _SHOWN = 200  # characters of a field's value
+_DEEPEST = 4096  # characters of a path that is compared; `relative_path` takes 1024
 
 Kind = Literal["added", "changed", "removed", "renamed"]
 Changes = Mapping[str, tuple[str | None, str | None]]  # path -> (blob in base, blob in head)
@@ -120,9 +121,7 @@ def _of_leaf(path: str) -> bool:
 
 def _changes(base: Tree, head: Tree) -> dict[str, tuple[str | None, str | None]]:
     if isinstance(base, GitTree) and isinstance(head, GitTree):
-        changes: dict[str, tuple[str | None, str | None]] = {}
-        _walk(base, head, base.root, head.root, "", changes)
-        return changes
+        return _walk(base, head)
     if isinstance(base, GitTree) and isinstance(head, WorkTree) and head.since is not None:
         pairs = ((path, (base.blob(path), head.blob(path))) for path in head.changed())
         return {path: (old, new) for path, (old, new) in pairs if old != new}
@@ -134,32 +133,36 @@ def _changes(base: Tree, head: Tree) -> dict[str, tuple[str | None, str | None]]
     }
 
 
-def _walk(
-    base: GitTree,
-    head: GitTree,
-    left: str | None,
-    right: str | None,
-    prefix: str,
-    changes: dict[str, tuple[str | None, str | None]],
-) -> None:
-    """Only folders whose tree ids differ are opened."""
-    if left == right:
-        return
-    before = {entry.name: entry for entry in base.folder(left)} if left else {}
-    after = {entry.name: entry for entry in head.folder(right)} if right else {}
-    for name in before.keys() | after.keys():
-        old, new = before.get(name), after.get(name)
-        if old == new:
-            continue
-        path = prefix + name
-        old_folder = old.oid if old is not None and old.mode == "40000" else None
-        new_folder = new.oid if new is not None and new.mode == "40000" else None
-        if old_folder or new_folder:
-            _walk(base, head, old_folder, new_folder, f"{path}/", changes)
-        old_file = old.oid if old is not None and old.mode.startswith("100") else None
-        new_file = new.oid if new is not None and new.mode.startswith("100") else None
-        if old_file != new_file:
-            changes[path] = (old_file, new_file)
+def _walk(base: GitTree, head: GitTree) -> dict[str, tuple[str | None, str | None]]:
+    """Only folders whose tree ids differ are opened. Raises `Refused` for more than anybody could review."""
+    changes: dict[str, tuple[str | None, str | None]] = {}
+    waiting: list[tuple[str, str | None, str | None]] = [("", base.root, head.root)]
+    looked = 0
+    while waiting:
+        prefix, left, right = waiting.pop()
+        before = {entry.name: entry for entry in base.folder(left)} if left else {}
+        after = {entry.name: entry for entry in head.folder(right)} if right else {}
+        looked += len(before) + len(after)
+        if looked > MOST_FILES or len(prefix) > _DEEPEST:
+            raise Refused(
+                f"The change goes through more than {MOST_FILES:,} files and folders, or a path of more than "
+                f"{_DEEPEST:,} characters.",
+                "Split it into smaller changes.",
+            )
+        for name in before.keys() | after.keys():
+            old, new = before.get(name), after.get(name)
+            if old == new:
+                continue
+            path = prefix + name
+            old_folder = old.oid if old is not None and old.mode == "40000" else None
+            new_folder = new.oid if new is not None and new.mode == "40000" else None
+            if old_folder != new_folder:
+                waiting.append((f"{path}/", old_folder, new_folder))
+            old_file = old.oid if old is not None and old.mode.startswith("100") else None
+            new_file = new.oid if new is not None and new.mode.startswith("100") else None
+            if old_file != new_file:
+                changes[path] = (old_file, new_file)
+    return changes
 
 
 def _blobs(tree: Tree) -> Mapping[str, str]:

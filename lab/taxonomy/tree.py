@@ -21,6 +21,10 @@ from lab.untrusted import Refused, relative_path
 
 BRANCHES = ("knowledge", "compositional_skills", "foundational_skills")
 _SKIPPED = {".git", ".venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+MOST_FILES = (
+    200_000  # of a tree or a change; a folder that holds itself many times has billions (a "Git bomb")
+)
+_LISTING = 64 << 20  # bytes of their names
 _DISCARD = 8 << 20  # a larger blob is not read past: the process is replaced instead
 
 
@@ -251,21 +255,32 @@ class GitTree:
 
     def _all(self) -> dict[str, Entry]:
         if self._entries is None:
-            command = [*self._git, "ls-tree", "-r", "-z", "--full-tree", self.root]
-            done = subprocess.run(command, env=self._environment, capture_output=True)
-            if done.returncode != 0:
-                raise Refused(
-                    "A folder is not in this copy of the repository.", "Fetch the revision completely."
-                )
-            found: dict[str, Entry] = {}
-            for line in done.stdout.split(b"\0"):
-                head, _, path = line.partition(b"\t")
-                if path:
+            self._entries = dict(self._listed())
+        return self._entries
+
+    def _listed(self) -> Iterator[tuple[str, Entry]]:
+        """Read while Git lists, and ended when it becomes too much. Raises `Refused`."""
+        command = [*self._git, "ls-tree", "-r", "-z", "--full-tree", self.root]
+        pipe, none = subprocess.PIPE, subprocess.DEVNULL
+        with subprocess.Popen(command, env=self._environment, stdout=pipe, stderr=none) as process:
+            files = size = 0
+            rest = b""
+            while process.stdout is not None and (block := process.stdout.read(1 << 20)):
+                *lines, rest = (rest + block).split(b"\0")
+                files, size = files + len(lines), size + len(block)
+                if files > MOST_FILES or size > _LISTING:
+                    process.kill()
+                    raise Refused(
+                        f"The tree has more than {MOST_FILES:,} files, or names too long to list.",
+                        "Keep only leaves, and what belongs to them, in this repository.",
+                    )
+                for line in lines:
+                    head, _, path = line.partition(b"\t")
                     mode, _, oid = head.decode().split(" ")
                     text = name(path)
-                    found[text] = Entry(text.rpartition("/")[2], mode, oid)
-            self._entries = found
-        return self._entries
+                    yield text, Entry(text.rpartition("/")[2], mode, oid)
+        if process.returncode != 0:
+            raise Refused("A folder is not in this copy of the repository.", "Fetch the revision completely.")
 
     def _object(self, oid: str, path: str, limit: int) -> bytes:
         with self._lock:

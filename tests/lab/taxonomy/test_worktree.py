@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from git_host import commit, git
 
 from lab.config import RepositoryConfig
 from lab.taxonomy import examples
+from lab.taxonomy.diff import diff
 from lab.taxonomy.lint import lint
 from lab.taxonomy.tree import FilesTree, FolderTree, GitTree, TooLarge
 from lab.taxonomy.worktree import Checkout, WorkTree, merge_base, rename_file, replace_file
@@ -132,3 +134,37 @@ def test_files_in_memory_are_a_tree_like_any_other() -> None:
         tree.read("b", 1)
     with pytest.raises(Refused):
         tree.read("c", 1)
+
+
+def made(folder: Path, entries: str) -> str:
+    """A tree object of these lines (mode, type, id, name), written as they are."""
+    done = subprocess.run(
+        ["git", "-C", str(folder), "mktree"], input=entries, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_tree_that_holds_itself_a_million_times_is_refused_and_not_listed(tmp_path: Path) -> None:
+    commit(tmp_path, BASE)
+    tree = made(tmp_path, f"100644 blob {git(tmp_path, 'rev-parse', 'HEAD:README.md')}\ta.yaml\n")
+    for _ in range(6):
+        tree = made(tmp_path, "".join(f"040000 tree {tree}\td{n}\n" for n in range(10)))
+    bomb = made(tmp_path, f"040000 tree {tree}\tknowledge\n")
+    with GitTree(tmp_path, "HEAD") as base, GitTree(tmp_path, bomb) as head:
+        with pytest.raises(Refused, match="more than 200,000 files"):
+            lint(head, RepositoryConfig(), ["knowledge/d0/qna.yaml"])
+        with pytest.raises(Refused, match="more than 200,000 files"):
+            diff(base, head)
+
+
+def test_a_chain_of_folders_without_end_is_refused(tmp_path: Path) -> None:
+    commit(tmp_path, BASE)
+    tree = made(tmp_path, f"100644 blob {git(tmp_path, 'rev-parse', 'HEAD:README.md')}\ta.yaml\n")
+    for _ in range(25):
+        tree = made(tmp_path, f"040000 tree {tree}\t{'d' * 250}\n")
+    with (
+        GitTree(tmp_path, "HEAD") as base,
+        GitTree(tmp_path, tree) as head,
+        pytest.raises(Refused, match="4,096 characters"),
+    ):
+        diff(base, head)
