@@ -36,13 +36,16 @@ def normal(text: str) -> tuple[str, ...]:
 def contaminated(items: Iterable[tuple[str, str]], rows: Iterable[Mapping[str, Any]]) -> list[Hit]:
     """The (id, text) items that occur in samples (schema `sample.json`), the first row of each."""
     whole: dict[tuple[str, ...], list[str]] = {}
-    runs: dict[tuple[str, ...], str] = {}
+    runs: dict[tuple[str, ...], Sequence[str]] = {}
     for name, text in items:
         found = normal(text)
-        if found:
-            whole.setdefault(found, []).append(name)
+        if not found:
+            continue
+        alike = whole.setdefault(found, [])
+        alike.append(name)
+        # Three questions about one context are seen together or not at all.
         for run in _runs(found, RUN):
-            runs.setdefault(run, name)
+            runs.setdefault(run, alike)
     hits: dict[str, Hit] = {}
     for row in rows:
         for name, how in _in_row(row, whole, runs):
@@ -53,7 +56,7 @@ def contaminated(items: Iterable[tuple[str, str]], rows: Iterable[Mapping[str, A
 def _in_row(
     row: Mapping[str, Any],
     whole: Mapping[tuple[str, ...], Sequence[str]],
-    runs: Mapping[tuple[str, ...], str],
+    runs: Mapping[tuple[str, ...], Sequence[str]],
 ) -> Iterator[tuple[str, str]]:
     messages = [(str(m["role"]), str(m["content"])) for m in row.get("messages", ())]
     asked = [text for role, text in messages if role == "user"]
@@ -65,8 +68,8 @@ def _in_row(
     others = (text for role, text in messages if role != "user")
     for text in (*asked, *others, str(row.get("context") or "")):
         for run in _runs(normal(text), RUN):
-            if run in runs:
-                yield runs[run], f"{RUN} words in a row"
+            for name in runs.get(run, ()):
+                yield name, f"{RUN} words in a row"
 
 
 def _runs(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:

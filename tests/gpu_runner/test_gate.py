@@ -211,6 +211,11 @@ def test_a_question_in_the_training_rows_is_found(question: str, row: Mapping[st
     assert [(hit.item, hit.how) for hit in contaminated([("q", question)], [row])] == [("q", how)]
 
 
+def test_every_item_about_a_context_that_was_seen_is_found() -> None:
+    row = sample(f"Read this and answer. {LONG} Who?")
+    assert [hit.item for hit in contaminated([("q", LONG), ("r", LONG), ("s", "Who?")], [row])] == ["q", "r"]
+
+
 def test_another_wording_and_the_answer_itself_are_no_contamination() -> None:
     rows_ = [sample("Name the capital of the island.", "What is the capital? It is Pellagrove.")]
     assert contaminated([("q", "What is the capital?"), ("r", LONG)], rows_) == []
