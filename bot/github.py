@@ -274,7 +274,8 @@ class Repository:
     def find_comment(self, number: int, marker: str) -> Json | None:
         """Our own comment that carries `marker`. The marker in anybody else's comment means nothing."""
         for row in self.comments(number):
-            if marker in str(row["body"]) and row["user"]["login"] == self.app.settings.login:
+            who = row["user"]  # null when the account was deleted
+            if marker in str(row["body"]) and who is not None and who["login"] == self.app.settings.login:
                 return row
         return None
 

@@ -317,6 +317,12 @@ def follow_release(key: str, run_id: int, job: str) -> str:
     )
 
 
+@DBOS.workflow(name="tell release")
+def tell_release(key: str, job: str) -> str:
+    """What became of a release was not told to the end."""
+    return _work_off(job, lambda: str(_step(_tell_release, "tell", key)))
+
+
 @DBOS.workflow(name="place")
 def show_place(repo_id: int, number: int, job: str) -> str:
     """The work on a pull request has to wait: the comment says behind how many others."""
@@ -411,6 +417,10 @@ def _follow(delivery: str) -> str:
 
 def _follow_key(key: str, run_id: int) -> str:
     return release.follow(services(), key, run_id)
+
+
+def _tell_release(key: str) -> str:
+    return release.show_again(services(), key)
 
 
 def _lost_key(key: str, reason: str) -> None:

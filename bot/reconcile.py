@@ -14,7 +14,8 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from bot import audit, jobs, release
@@ -23,6 +24,7 @@ from bot.courtesy import StoppingError
 from bot.events import PullFacts, identity, read
 from bot.github import Json, Repository
 from bot.inbox import automatic
+from bot.jobbook import Row
 from bot.jobs import COMMANDS, Job
 from bot.publish import MARKER, lint_ok
 from bot.services import Services
@@ -34,7 +36,7 @@ _A_DAY = 86_400.0
 _HEARTBEAT = 15.0  # seconds
 _SILENT_BEATS = 5  # a replica that missed so many is gone
 _TRIES = 5
-"""How often one head is reviewed again by itself after a review that failed for good."""
+"""How often one thing is done again by itself after it failed for good."""
 
 
 class Reconciler:
@@ -99,18 +101,25 @@ def reconcile(services: Services) -> int:
     healed: Counter[str] = Counter()
     jobs.end_lost_jobs()
     for installation in services.app.installations():
-        for repository in services.app.repositories(installation):
-            try:
-                healed += _repository(services, installation, repository)
-            except Exception as error:  # one repository in trouble must not keep the others waiting
-                name = repository["full_name"]
-                audit.trouble("a repository was not reconciled", repo=name, error=str(error)[:500])
+        with _apart("an installation", installation=installation):  # a suspended one refuses its token
+            for repository in services.app.repositories(installation):
+                with _apart("a repository", repo=repository["full_name"]):
+                    healed += _repository(services, installation, repository)
     healed += _releases(services)
     healed += _apologies(services)
     for name, number in healed.items():
         services.store.count(f"healed_{name}", number)
     audit.note("reconciled", healed=dict(healed))
     return healed.total()
+
+
+@contextmanager
+def _apart(what: str, **where: object) -> Iterator[None]:
+    """Trouble with one must not keep the others waiting."""
+    try:
+        yield
+    except Exception as error:
+        audit.trouble(f"{what} was not reconciled", **where, error=f"{type(error).__name__}: {error}"[:500])
 
 
 def _repository(services: Services, installation: int, found: Json) -> Counter[str]:
@@ -121,16 +130,20 @@ def _repository(services: Services, installation: int, found: Json) -> Counter[s
     open_now: set[int] = set()
     for facts in repository.open_pulls():
         open_now.add(facts.number)
-        mended = _open_pull(services, repository, facts)
-        healed[mended] += bool(mended)
+        with _apart("a pull request", repo=name, number=facts.number):
+            mended = _open_pull(services, repository, facts)
+            healed[mended] += bool(mended)
     for pull in services.store.open_pulls():
         if pull.repo_id == repo_id and pull.number not in open_now:
-            healed["pulls"] += _closed_pull(services, pull)
+            with _apart("a pull request", repo=name, number=pull.number):
+                healed["pulls"] += _closed_pull(services, pull)
     for pull in services.store.merges_without_release(repo_id):
-        if services.store.unfinished(pull.repo_id, pull.number):
-            continue
-        job = Job(f"heal-merge-{pull.key}-{pull.head}", COMMANDS, "merge", pull.repo_id, pull.number)
-        healed["merges"] += _once(services, job) and _start(job, jobs.follow_merge)
+        approval = services.store.approval(pull)
+        followed = approval is not None and approval["merge_sha"]
+        if followed and not services.store.review(pull, pull.head)["diff"]:
+            continue  # there is nothing to release
+        if not services.store.unfinished(pull.repo_id, pull.number):
+            healed["merges"] += _follow_merge(services, pull, f"heal-merge-{pull.key}-{pull.head}")
     return +healed
 
 
@@ -140,7 +153,8 @@ def _open_pull(services: Services, repository: Repository, facts: PullFacts) -> 
     known = store.pull(facts.repo_id, facts.number)
     if store.unfinished(facts.repo_id, facts.number) or store.waiting(1):
         return ""  # somebody is at it, or a delivery that was not read yet may tell
-    if known is None or known.head != facts.head or known.state != "open":
+    heard = None if known is None else (known.head, known.base_ref, known.state)
+    if known is None or heard != (facts.head, facts.base_ref, "open"):
         pull = store.learn(facts, "api")
         return "pulls" if _review(services, pull, facts, "missed") else ""
     seen = store.review(known, facts.head)
@@ -186,7 +200,8 @@ def _has_check(services: Services, repository: Repository, head: str) -> bool:
 
 
 def _has_comment(services: Services, pull: Pull, comments: list[Json]) -> bool:
-    mine = [row for row in comments if row["user"]["login"] == services.settings.login]
+    login = services.settings.login
+    mine = [row for row in comments if row["user"] is not None and row["user"]["login"] == login]
     return any(MARKER in str(row["body"]) and int(row["id"]) == pull.comment_id for row in mine)
 
 
@@ -194,7 +209,8 @@ def _unheard(services: Services, pull: Pull, repository: Repository, row: Json) 
     """Put a command that no delivery brought into the inbox, as its delivery would have been. Only what is
     newer than our knowledge of the pull request and than a day, and was never edited.
     """
-    if row["created_at"] != row["updated_at"] or row["user"]["type"] != "User" or not parse(str(row["body"])):
+    person = row["user"] is not None and row["user"]["type"] == "User"  # nobody: the account was deleted
+    if row["created_at"] != row["updated_at"] or not person or not parse(str(row["body"])):
         return False
     first = services.store.heads(pull.repo_id, pull.number)[0].since
     yesterday = datetime.fromtimestamp(time.time() - _A_DAY, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -226,7 +242,8 @@ def _closed_pull(services: Services, pull: Pull) -> bool:
     now = services.refresh(pull)
     if now.state == "open":
         return False
-    return _show(now, f"heal-closed-{pull.repo_id}-{pull.number}-{now.head}-{now.state}")
+    # By the time: it may be opened and closed again at the same head.
+    return _show(now, f"heal-closed-{pull.repo_id}-{pull.number}-{now.state}-{time.time():.0f}")
 
 
 def _once(services: Services, job: Job) -> bool:
@@ -234,24 +251,54 @@ def _once(services: Services, job: Job) -> bool:
 
 
 def _start(job: Job, work: Callable[..., object], *arguments: object) -> bool:
-    jobs.enqueue(job, work, *(arguments or (job.repo_id, job.number, job.id)))
+    jobs.enqueue(job, work, *arguments)
     return True
 
 
+def _next_try(services: Services, name: str) -> str:
+    """The id of a job that does `name`, the first time or again after it failed; "" when there is nothing to
+    do any more.
+    """
+    for attempt in range(_TRIES):
+        state = services.store.job_state(f"{name}-{attempt}")
+        if state != "failed":
+            return "" if state else f"{name}-{attempt}"
+    return ""
+
+
+def _follow_merge(services: Services, pull: Pull, name: str) -> bool:
+    job = _next_try(services, name)
+    place = Job(job, COMMANDS, "merge", pull.repo_id, pull.number)
+    return bool(job) and _start(place, jobs.follow_merge, pull.repo_id, pull.number, job)
+
+
 def _releases(services: Services) -> Counter[str]:
-    """Releases whose runs ended unheard."""
+    """Releases whose start was given up, whose runs ended unheard, or whose end was not told."""
     healed: Counter[str] = Counter()
-    for row in services.store.releases_under_way():
-        pull = services.pull(row["repo_id"], row["number"])
-        if services.store.unfinished(pull.repo_id, pull.number):
-            continue
-        run = release.find(services, pull, row["key"])
-        if run is None or run["status"] != "completed":
-            continue
-        job = Job(f"heal-release-{row['key']}-{run['id']}", COMMANDS, "run", pull.repo_id, pull.number)
-        if _once(services, job):
-            healed["releases"] += _start(job, jobs.follow_release, row["key"], int(run["id"]), job.id)
-    return healed
+    for row in services.store.releases_to_look_at():
+        with _apart("a release", key=row["key"]):
+            pull = services.pull(row["repo_id"], row["number"])
+            if not services.store.unfinished(pull.repo_id, pull.number):
+                healed["releases"] += _release(services, pull, row)
+    return +healed
+
+
+def _release(services: Services, pull: Pull, row: Row) -> bool:
+    key, state = row["key"], row["state"]
+    if state == "dispatching":
+        if not _follow_merge(services, pull, f"heal-start-{key}-{row['attempt']}"):
+            release.lost(services, key, "I could not start its run.")
+        return True
+    if state in {"failed", "published"}:
+        job = _next_try(services, f"heal-told-{key}-{row['attempt']}-{state}")
+        place = Job(job, COMMANDS, "run", pull.repo_id, pull.number)
+        return bool(job) and _start(place, jobs.tell_release, key, job)
+    run = release.find(services, pull, key)
+    if run is None or run["status"] != "completed":
+        return False
+    job = _next_try(services, f"heal-release-{key}-{run['id']}")
+    place = Job(job, COMMANDS, "run", pull.repo_id, pull.number)
+    return bool(job) and _start(place, jobs.follow_release, key, int(run["id"]), job)
 
 
 def _apologies(services: Services) -> Counter[str]:

@@ -138,7 +138,7 @@ def _names(run: dict[str, Any]) -> str:
 
 
 def show(services: Services, pull: Pull, key: str) -> None:
-    """The release's check on the pull request's head, and the comment."""
+    """The release's check on the pull request's head, the comment and, once it is published, the last one."""
     release = services.store.release(key)
     if release is None:
         return
@@ -148,6 +148,20 @@ def show(services: Services, pull: Pull, key: str) -> None:
     external = f"release:{key}:{release['attempt']}"
     publish.check(services, pull, pull.head, external, value)
     publish.comment(services, pull)
+    if release["state"] == "published":
+        body = release_comment(release["report"], result_marker(key), release["url"], pull.number)
+        publish.once(services, pull, f"released:{key}", result_marker(key), body)
+        audit.decided("release published", repo=pull.repo, number=pull.number, key=key, url=release["url"])
+    services.store.update_release(key, told=release["state"])
+
+
+def show_again(services: Services, key: str) -> str:
+    """What became of a release is known, and people were not told."""
+    release = services.store.release(key)
+    if release is None:
+        return "not ours"
+    show(services, services.pull(release["repo_id"], release["number"]), key)
+    return str(release["state"])
 
 
 def follow(services: Services, key: str, run_id: int) -> str:
@@ -164,13 +178,7 @@ def follow(services: Services, key: str, run_id: int) -> str:
         return "nothing new"
     if release["state"] != "published":
         _take_in(services, pull, repository, key, run)
-    show(services, pull, key)
-    release = services.store.release(key)
-    if release is not None and release["state"] == "published":
-        body = release_comment(release["report"], result_marker(key), release["url"], pull.number)
-        publish.once(services, pull, f"released:{key}", result_marker(key), body)
-        audit.decided("release published", repo=pull.repo, number=pull.number, key=key, url=release["url"])
-    return str(release["state"]) if release is not None else "gone"
+    return show_again(services, key)
 
 
 def _take_in(services: Services, pull: Pull, repository: Repository, key: str, run: dict[str, Any]) -> None:

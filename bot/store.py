@@ -319,8 +319,11 @@ class Store(JobBook):
                 connection.execute(query.order_by(c.attempt.desc()).limit(1)).mappings().one_or_none()
             )
 
-    def releases_under_way(self) -> list[Row]:
-        query = sa.select(t.releases).where(t.releases.c.state.in_(["dispatching", "queued", "running"]))
+    def releases_to_look_at(self) -> list[Row]:
+        """Releases that are under way, and those whose end was not told."""
+        c = t.releases.c
+        under_way = c.state.in_(["dispatching", "queued", "running"])
+        query = sa.select(t.releases).where(sa.or_(under_way, c.told != c.state))
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 

@@ -125,6 +125,8 @@ releases = sa.Table(
     sa.Column("url", sa.Text, nullable=False, server_default=""),
     sa.Column("report", sa.JSON, nullable=True),
     sa.Column("trouble", sa.Text, nullable=False, server_default=""),
+    # The state that people were last shown, whole: check, comment and, in the end, the result.
+    sa.Column("told", sa.String(16), nullable=False, server_default=""),
     sa.Index("releases_by_pull", "repo_id", "number"),
 )
 
