@@ -126,9 +126,12 @@ def remember(services: Services, pull: Pull, trees: Trees, report: LintReport, c
     rows = [asdict(one) for one in sorted(report.findings)]
     leaves = [asdict(change) for change in changes.leaves]
     known = services.store.review(pull, trees_head(trees, pull))
-    teaches = bool(previewable(changes))
-    # A lint that runs again keeps the preview of the same head: the same objects give the same samples.
+    teaches = set(previewable(changes))
+    # A lint that runs again keeps the preview of the same head: the same objects give the same samples. With
+    # another base (retargeted, or moved) the head may teach leaves that nobody has seen a sample of.
     state = known["preview_state"] if known["preview_state"] in {"done", "failed"} else "none"
+    if state == "done" and {leaf["leaf"] for leaf in known["preview"]["leaves"]} != teaches:
+        state = "none"
     if report.ok and not teaches:
         state = "empty"
     services.store.update_review(
@@ -138,6 +141,7 @@ def remember(services: Services, pull: Pull, trees: Trees, report: LintReport, c
         lint={"ok": report.ok, "files": report.files, "findings": rows},
         diff=leaves,
         preview_state=state,
+        preview=known["preview"] if state == "done" else None,
         preview_digest=known["preview_digest"] or (digest(leaves) if state == "empty" else ""),
         trouble=known["trouble"] if state == "failed" else "",
     )

@@ -4,11 +4,12 @@ branches that are gone, repositories that got another name or another owner.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 
 import pytest
-from bot_stories import opened, publish_at_once
+from bot_stories import WORKFLOW, opened, publish_at_once
 from bot_world import EXAMPLES, Change, Person, World, bot, bot_settings, new_world, until
 
 from bot.store import Store
@@ -103,6 +104,28 @@ def test_an_approval_does_not_hold_when_the_base_changed_the_same_leaf(world: Wo
     push("docs/elsewhere.md")
     change.say(mara, f"/approve {newer}")
     assert merged_head(change) == newer
+
+
+def test_leaves_that_another_base_brings_in_are_previewed_before_they_can_be_approved(world: World) -> None:
+    repository = world.repository(WORKFLOW)
+    mara, rhymes = world.person("mara"), "compositional_skills/writing/weather_rhymes"
+    clone = world.folder / f"older-{time.time_ns()}"
+    mara.git("clone", "-q", f"{world.forge.url}/{repository.name}.git", str(clone))
+    mara.git("push", "-q", "origin", "HEAD:refs/heads/older", cwd=clone)
+    shutil.copytree(EXAMPLES / "contributions/mended" / rhymes, clone / rhymes)
+    mara.git("add", "-A", cwd=clone)
+    mara.git("commit", "-q", "-m", "A leaf that older has not", cwd=clone)
+    mara.git("push", "-q", "origin", "HEAD:refs/heads/main", cwd=clone)
+
+    change = repository.fork(world.person("newcomer"))
+    head = change.push(GOOD)
+    change.open()
+    assert rhymes not in change.becomes(READY)
+    change.author.api("PATCH", f"{change.path}/pulls/{change.number}", {"base": "older"})
+    until(lambda: rhymes in change.sticky(), "the look at the other base")
+    assert f"Preview of `{rhymes}`" in change.becomes(READY)
+    change.say(mara, f"/approve {head}")
+    assert merged_head(change) == head
 
 
 def test_a_closed_pull_request_is_opened_again_and_goes_on(world: World) -> None:
