@@ -128,7 +128,7 @@ def found_in_training(
 
 
 def contamination(rows: Sequence[Row], seen: Sequence[Hit], policy: GatePolicy) -> list[str]:
-    """The sets of which more than the limit was seen; below it, `decide` leaves those items out."""
+    """The sets of which more than the limit was seen, or all; else `decide` leaves those items out."""
     hits = {hit.item: hit for hit in seen}
     members: dict[str, set[str]] = {}
     for row in rows:
@@ -137,7 +137,7 @@ def contamination(rows: Sequence[Row], seen: Sequence[Hit], policy: GatePolicy) 
     problems = []
     for name, ids in members.items():
         found = sorted(ids & hits.keys())
-        if len(found) > policy.contamination_limit * len(ids):
+        if len(found) > policy.contamination_limit * len(ids) or len(found) == len(ids):
             first = hits[found[0]]
             problems.append(
                 f"{len(found)} of {len(ids)} {name} are in the training rows ({first.item} in sample "

@@ -415,6 +415,14 @@ def test_up_to_the_limit_seen_questions_are_left_out(tmp_path: Path) -> None:
     assert {entry["seen"] for entry in verdict["sets"]} == {1}
 
 
+def test_a_set_that_was_seen_whole_is_never_just_left_out(tmp_path: Path) -> None:
+    gate = {**asdict(POLICY), "contamination_limit": 1.0}
+    samples = [sample(row["question"]) for row in general()]
+    code, verdict, _ = ask(work_folder(tmp_path, [*general(), *both()], samples=samples, gate=gate))
+    assert (code, verdict["outcome"]) == (1, "error")
+    assert "120 of 120 questions of general are in the training rows" in verdict["reason"]
+
+
 def test_a_judge_that_cannot_tell_right_from_wrong_breaks_the_run(tmp_path: Path) -> None:
     work = work_folder(tmp_path, [*general(), *both()])
     report = json.loads((work / "benchmark" / "benchmark.json").read_text())
