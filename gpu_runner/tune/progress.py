@@ -8,6 +8,7 @@ made elsewhere), and attention between tokens of one row only. Recomputed activa
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ A name that is not here has no MFU."""
 
 
 def peak_flops(device_name: str) -> float | None:
-    words = f" {device_name} "
-    return next((peak for name, peak in PEAKS if f" {name}" in words or f"-{name}" in words), None)
+    """Whole names only: an L40 is no L4, and an RTX A1000 no A100."""
+    return next((peak for name, peak in PEAKS if re.search(rf"\b{name}\b", device_name)), None)
 
 
 @dataclass(frozen=True)

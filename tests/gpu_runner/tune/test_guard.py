@@ -158,7 +158,9 @@ def test_mfu_is_counted_from_what_is_computed() -> None:
     assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
     assert peak_flops("NVIDIA L4") == 121e12
     assert peak_flops("NVIDIA L40S") == 362e12
-    assert peak_flops("Some other device") is None
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    for other in ("Some other device", "NVIDIA L40", "NVIDIA RTX A1000 Laptop GPU", "NVIDIA A16"):
+        assert peak_flops(other) is None
     assert all(peak > 0 for _, peak in PEAKS)
     shape = shape_of(tiny_model())
     # Two layers of q 32x32, k and v 32x16, o 32x32, three of 32x64, two norms; a last norm.
