@@ -48,6 +48,8 @@ from lab.synthesis.leaf import LeafResult
 from lab.synthesis.run import count_rows
 from lab.synthesis.samples import Sample, replay_sample
 from lab.synthesis.text import harmless
+from lab.taxonomy.benchmarks import Items as Benchmark
+from lab.taxonomy.passages import words
 
 STORE = ".answers.sqlite"
 REPLAY_TOKENS = 48
@@ -167,6 +169,7 @@ async def _generate(
     show: Show,
 ) -> None:
     tasks, flows = tasks_of(work / "plan"), flows_in(work / "plan")
+    source = config.generate.replay_prompts
     prompts = list(read_lines(work / "plan" / "replay_prompts.jsonl"))[: config.generate.replay_rows]
     jobs = [
         Job(index, task, flows[task.kind], count_rows(flows[task.kind], task))
@@ -190,7 +193,7 @@ async def _generate(
 
         drive = Drive(settings.in_flight, settings.rows_in_progress, settings.engine)
         replay = asyncio.create_task(
-            _replay(prompts, engine, endpoints["student"], plan, config.generate.replay_prompts, tick)
+            _replay(prompts, engine, endpoints["student"], plan, source, tasks[0].benchmark, tick)
         )
         try:
             await _executor(work, settings).run(unfinished, engine, endpoints, drive, take, tick)
@@ -261,19 +264,30 @@ async def _replay(
     student: Endpoint,
     plan: Mapping[str, Any],
     source: str,
+    benchmark: Benchmark | None,
     tick: Callable[[str, str], None],
 ) -> tuple[list[Sample], list[Rejection]]:
-    """The base model's own answers at temperature 0, in the order of the file."""
+    """The base model's own answers at temperature 0, in the order of the file: to each prompt once, and to
+    none that the release is measured by.
+    """
     origin = {"path": source, "digest": digest(prompts)}
 
-    texts = [harmless(str(row.get("prompt", ""))) if isinstance(row, dict) else "" for row in prompts]
+    given = [row.get("prompt") if isinstance(row, dict) else None for row in prompts]
+    texts = [harmless(text) if isinstance(text, str) else "" for text in given]
     params = {"max_tokens": REPLAY_TOKENS, "temperature": 0, "seed": 1}
-    asked = [number for number, text in enumerate(texts) if text]
-    requests = (Request(student, [{"role": "user", "content": texts[number]}], params) for number in asked)
     made: dict[int, Sample] = {}
-    lost: dict[int, tuple[str, tuple[str, ...]]] = {
-        number: ("empty-prompt", ()) for number, text in enumerate(texts) if not text
-    }
+    lost: dict[int, tuple[str, tuple[str, ...]]] = {}
+    first: dict[str, int] = {}
+    for number, text in enumerate(texts):
+        said = words(text)
+        if not text:
+            lost[number] = ("empty-prompt", ())
+        elif first.setdefault(text, number) != number:
+            lost[number] = ("duplicate-prompt", ())
+        elif benchmark is not None and benchmark.hit(said, [said]):
+            lost[number] = ("benchmark", ())
+    asked = [number for number in range(len(texts)) if number not in lost]
+    requests = (Request(student, [{"role": "user", "content": texts[number]}], params) for number in asked)
     async for at, answer in engine.stream(requests):
         number = asked[at]
         if isinstance(answer, RequestError):

@@ -21,10 +21,10 @@ from typing import Any
 
 from gpu_runner.stage import Manifest, execute
 from lab.config import CONFIG_PATH, RepositoryConfig, load_config
-from lab.contracts import digest, read_json, read_lines, require, write_json, write_lines
+from lab.contracts import canonical, digest, read_json, read_lines, require, write_json, write_lines
 from lab.synthesis.flow import KINDS, Flow, FlowError
 from lab.synthesis.flow_files import FlowFiles, flow_files
-from lab.synthesis.heldout import Split, split
+from lab.synthesis.heldout import Split, apart, split
 from lab.synthesis.items import Example, HeldOut, Task
 from lab.taxonomy.benchmarks import Items as Benchmark
 from lab.taxonomy.chunks import Chunk, cut
@@ -137,7 +137,9 @@ def _write(
             raise PlanError(f"A flow is not usable:\n{error}") from None
         general = _side_file(tree, config.benchmark.general)
         prompts = _side_file(tree, config.generate.replay_prompts)
-    parts = {leaf.path: split(leaf, config.generate.heldout_share, config.generate.seed) for leaf in leaves}
+    parts = apart(
+        {leaf.path: split(leaf, config.generate.heldout_share, config.generate.seed) for leaf in leaves}
+    )
     chunks = {
         path: [piece for text in texts for piece in cut(text, tokens)] for path, texts in documents.items()
     }
@@ -349,10 +351,14 @@ def tasks_of(folder: Path) -> list[Task]:
         names = ("id", "document", "heading", "text", "index")
         chunks.setdefault(row["leaf"], []).append(Chunk(**{name: row[name] for name in names}))
     heldout: dict[str, list[HeldOut]] = {}
+    # No row may hold an item of another leaf's test either: asked in its words, or 13 of them in a row.
+    never = [(folder / "general.jsonl").read_bytes()]
     for row in read_lines(folder / "heldout.jsonl", "heldout"):
         heldout.setdefault(row["leaf"], []).append(HeldOut.from_json(row))
+        asked = row["context"] or row["question"]
+        never.append(canonical({"id": f"held out of {row['leaf']}", "question": asked}))
     outlines = {row["path"]: row["document_outline"] for row in read_lines(folder / "leaves.jsonl")}
-    benchmark = Benchmark((folder / "general.jsonl").read_bytes())
+    benchmark = Benchmark(b"\n".join(never))
     every = sorted({piece.id: (path, piece) for path, found in chunks.items() for piece in found}.items())
     return [
         Task(

@@ -3,20 +3,26 @@
 Seeded by the leaf's own path, so that adding a leaf never moves another leaf's split. Knowledge: the last
 pairs of every context. Skills: whole seeds. Four-way choices are the answer and three other answers of the
 same leaf, so that knowing the leaf's subject is not enough.
+
+A pair that is taught nearly as it would be asked is no test of anything: it is not held out (`_repeats`; for
+the seeds of other leaves, `apart`).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from lab.contracts import digest
 from lab.synthesis.items import Example, HeldOut
-from lab.synthesis.text import normal
+from lab.synthesis.text import likeness, normal
 from lab.taxonomy.model import Leaf
 
 CHOICES = 4
+LIKENESS = 0.75
+"""As `checks.HELD_OUT_LIKENESS`, of the question and of the answer. Knowledge only: tasks of one skill are
+alike by nature, and their answers may be a word."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +48,46 @@ def split(leaf: Leaf, share: float, seed: int) -> Split:
         reason = f"only {len(answers)} different answers, and {CHOICES} are needed for a four-way choice"
         return Split(tuple(every), (), reason)
     taken = _taken_knowledge(leaf, share) if leaf.kind == "knowledge" else _taken_seeds(leaf, share, seed)
-    stays: list[Example] = []
+    places = [(index, number) for index, entry in enumerate(leaf.seeds) for number in range(len(entry.pairs))]
+    stays = [example for place, example in zip(places, every, strict=True) if place not in taken]
     items: list[HeldOut] = []
-    position = 0
-    for index, entry in enumerate(leaf.seeds):
-        for number, _ in enumerate(entry.pairs):
-            example = every[position]
-            position += 1
-            if (index, number) in taken:
-                items.append(_item(leaf, example, answers, seed))
-            else:
+    for place, example in zip(places, every, strict=True):
+        if place in taken:
+            if leaf.kind == "knowledge" and any(_repeats(example, other) for other in stays):
                 stays.append(example)
-    return Split(tuple(stays), tuple(items), None if items else "no context has a pair to spare")
+            else:
+                items.append(_item(leaf, example, answers, seed))
+    why = "every pair that could be is nearly another one" if taken else "no context has a pair to spare"
+    return Split(tuple(sorted(stays, key=every.index)), tuple(items), None if items else why)
+
+
+def _repeats(one: Example, other: Example) -> bool:
+    """Whether the two ask and answer nearly the same."""
+    return all(
+        normal(left) == normal(right) or likeness(left, right) >= LIKENESS
+        for left, right in ((one.question, other.question), (one.answer, other.answer))
+    )
+
+
+def apart(splits: Mapping[str, Split]) -> dict[str, Split]:
+    """The splits of all leaves, without held-out items that another leaf's seed teaches word for word."""
+    taught = {
+        _identity(example.question, example.context if context else None)
+        for part in splits.values()
+        for example in part.examples
+        for context in (False, True)
+    }
+    made = {}
+    for path, part in splits.items():
+        items = tuple(one for one in part.heldout if _identity(one.question, one.context) not in taught)
+        gone = len(items) < len(part.heldout) and not items
+        why = "other leaves teach every item by a seed" if gone else part.left_out
+        made[path] = replace(part, heldout=items, left_out=why)
+    return made
+
+
+def _identity(question: str, context: str | None) -> tuple[str, str]:
+    return normal(question), normal(context or "")
 
 
 def _taken_knowledge(leaf: Leaf, share: float) -> set[tuple[int, int]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from lab.synthesis.checks import Values, clear_of_heldout
 from lab.synthesis.endpoints import Endpoint
 from lab.synthesis.engine import Engine
 from lab.synthesis.flow import Flow, load_flow
@@ -127,17 +128,43 @@ async def synthesize(
         # As many tries as the yield so far says that the missing rows take, and never a flood.
         tries = min(math.ceil(missing * tried / _counted(kept)), 2 * tried)
     rows, contaminated = samples(flow, task, kept, endpoints)
+    rows, leaked = _clear(task, kept, rows)
     result = LeafResult(
         task,
         flow,
         tuple(row for row in kept if row.output is None),
-        (*rejected, *late, *contaminated),
+        (*rejected, *late, *contaminated, *leaked),
         tuple(rows),
-        asked + len(contaminated),
+        asked + len(contaminated) + len(leaked),
         rounds,
     )
     short = task.rows - result.delivered
     return replace(result, why=_why(result, why) if short > 0 else None)
+
+
+def _clear(task: Task, kept: Sequence[Made], rows: Sequence[Sample]) -> tuple[list[Sample], list[Rejection]]:
+    """The training rows that hold no held-out item, whatever question or context a flow made them of on the
+    way; of two that are the same row the last, which is the one that a person wrote."""
+    known = {(row.question, row.context) for row in kept if row.output is None}  # the rows' own floor
+    last = {row["id"]: number for number, row in enumerate(rows)}
+    clear: list[Sample] = []
+    leaked: list[Rejection] = []
+    for number, row in enumerate(rows):
+        source = row["lineage"]
+        if last[row["id"]] != number:
+            continue
+        grade = None
+        if source["teacher"] is not None and (row["question"], row["context"]) not in known:
+            grade = clear_of_heldout(
+                Values(row["question"], row["answer"], context=row["context"], heldout=task.heldout)
+            )
+        if grade is None or grade.passed:
+            clear.append(row)
+            continue
+        text = f"{row['question']} → {row['answer']} [{grade.detail}]"
+        entry = (task.leaf, source["seed"], source["chunk"], "floor", grade.check, grade.score, text)
+        leaked.append(Rejection(*entry, tuple(source["requests"])))
+    return clear, leaked
 
 
 def _counted(kept: Sequence[Made]) -> int:

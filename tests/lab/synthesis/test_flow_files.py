@@ -280,3 +280,48 @@ def test_a_flow_that_leaves_the_held_out_check_out_or_asks_it_too_early_leaks_no
             assert result.delivered == 0
 
         asyncio.run(inner())
+
+
+def test_a_row_made_on_the_way_holds_no_held_out_question_either(tmp_path: Path) -> None:
+    leaf = island()
+    task = make_task(leaf, split(leaf, 0.5, 42), island_chunks(), 3)
+    leak = task.heldout[0].question
+    early = FLOW.replace(
+        "answer: [answer]}",
+        "answer: [answer]}\n  - {dataset: knowledge_long, answer: [passage], after: parsed}",
+    )
+
+    def leaks(body: dict[str, Any]) -> str:
+        return leak if body["messages"][0]["content"] == "You run a quiz." else "So it is told."
+
+    flow = read_flow(FolderTree(write(tmp_path, files(flow=early))), PATH, "knowledge").build()
+
+    async def inner() -> None:
+        async with model(leaks) as found, Engine(tmp_path / "s", settings=FAST) as engine:
+            result = await synthesize(task, engine, found.endpoints(), flow=flow)
+        assert leak not in {one["question"] for one in result.samples}
+        assert {(one.stage, one.reason) for one in result.rejected} == {("floor", "held-out")}
+        assert result.asked == len(result.rejected) == 6
+
+    asyncio.run(inner())
+
+
+def test_a_teacher_that_repeats_a_seed_gives_no_second_row_of_it(tmp_path: Path) -> None:
+    leaf = island()
+    task = make_task(leaf, split(leaf, 0.5, 42), island_chunks(), 3)
+    own = task.examples[0]
+    flow = read_flow(FolderTree(write(tmp_path, files())), PATH, "knowledge").build()
+
+    def repeats(body: dict[str, Any]) -> str:
+        return own.question if body["messages"][0]["content"] == "You run a quiz." else own.answer
+
+    async def inner() -> None:
+        async with model(repeats) as found, Engine(tmp_path / "s", settings=FAST) as engine:
+            result = await synthesize(task, engine, found.endpoints(), flow=flow)
+        ids = [one["id"] for one in result.samples]
+        assert len(set(ids)) == len(ids)  # tuning refuses two rows with one id
+        assert [one["lineage"]["flow"] for one in result.samples if one["question"] == own.question] == [
+            "seed"
+        ]
+
+    asyncio.run(inner())
