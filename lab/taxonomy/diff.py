@@ -160,7 +160,8 @@ def _walk(base: GitTree, head: GitTree) -> dict[str, tuple[str | None, str | Non
                 waiting.append((f"{path}/", old_folder, new_folder))
             old_file = old.oid if old is not None and old.mode.startswith("100") else None
             new_file = new.oid if new is not None and new.mode.startswith("100") else None
-            if old_file != new_file:
+            linked = new is not None and not new.mode.startswith(("100", "40000"))  # lint tells it
+            if old_file != new_file or linked:
                 changes[path] = (old_file, new_file)
     return changes
 

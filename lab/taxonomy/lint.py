@@ -237,10 +237,13 @@ class _Run:
         return told + found.all()
 
     def _links(self) -> None:
-        """Links and submodules inside the branches. A tree that cannot name them has none."""
+        """Links and submodules in place of a branch, of something in one, or of the configuration. A tree that
+        cannot name them has none.
+        """
         names = getattr(self.tree, "links", None)
         for path in names() if names is not None else ():
-            if in_branches(path) and (self.only is None or path in self.only):
+            ours = in_branches(f"{path}/") or path == CONFIG_PATH
+            if ours and (self.only is None or path in self.only):
                 found = self._found(path)
                 message = f"`{printable(path)}` is a link or special file; it is not read."
                 found.add("file-kind", (1, 1), message)

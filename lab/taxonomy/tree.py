@@ -239,7 +239,10 @@ class GitTree:
         """The entries of the folder with this tree id, as Git sorts them."""
         if oid not in self._trees:
             data = self._object(oid, "a folder", 64 << 20)
-            self._trees[oid] = tuple(_entries(data, len(oid) // 2))
+            try:
+                self._trees[oid] = tuple(_entries(data, len(oid) // 2))
+            except ValueError:
+                raise Refused("A folder of this revision is damaged.", "Run `git fsck` there.") from None
         return self._trees[oid]
 
     def _find(self, path: str) -> Entry | None:
@@ -328,5 +331,6 @@ def _entries(data: bytes, width: int) -> Iterator[Entry]:
         space = data.index(b" ", at)
         zero = data.index(b"\0", space)
         oid = data[zero + 1 : zero + 1 + width]
-        yield Entry(name(data[space + 1 : zero]), data[at:space].decode(), oid.hex())
+        mode = data[at:space].decode().lstrip("0")  # some tools write 040000 for a folder, and Git reads it
+        yield Entry(name(data[space + 1 : zero]), mode, oid.hex())
         at = zero + 1 + width

@@ -157,6 +157,39 @@ def test_a_tree_that_holds_itself_a_million_times_is_refused_and_not_listed(tmp_
             diff(base, head)
 
 
+@pytest.mark.parametrize(
+    ("mode", "path"),
+    [
+        ("120000 blob", "knowledge/new/qna.yaml"),
+        ("160000 commit", "knowledge/new"),
+        ("160000 commit", "compositional_skills"),
+        ("120000 blob", ".github/treewright.yml"),
+    ],
+)
+def test_a_link_that_a_change_brings_is_told_where_only_the_change_is_read(
+    tmp_path: Path, mode: str, path: str
+) -> None:
+    commit(tmp_path, {"README.md": "hello\n"})
+    target = git(tmp_path, "rev-parse", "HEAD" if mode.endswith("commit") else "HEAD:README.md")
+    tree = made(tmp_path, f"{mode} {target}\t{path.split('/')[-1]}\n")
+    for part in reversed(path.split("/")[:-1]):
+        tree = made(tmp_path, f"040000 tree {tree}\t{part}\n")
+    with GitTree(tmp_path, "HEAD") as base, GitTree(tmp_path, tree) as head:
+        changes = diff(base, head)
+        found = lint(head, RepositoryConfig(), set(changes.paths)).findings
+    assert [(each.file, each.rule, each.severity) for each in found] == [(path, "file-kind", "error")]
+
+
+def test_a_folder_whose_mode_has_a_leading_zero_is_read_like_any_other(tmp_path: Path) -> None:
+    commit(tmp_path, BASE)
+    tree = git(tmp_path, "rev-parse", "HEAD:compositional_skills")
+    (tmp_path / "raw").write_bytes(b"040000 compositional_skills\0" + bytes.fromhex(tree))
+    odd = git(tmp_path, "hash-object", "-w", "-t", "tree", "--literally", "raw")
+    with GitTree(tmp_path, made(tmp_path, "")) as base, GitTree(tmp_path, odd) as head:
+        assert f"{PLAIN}/qna.yaml" in diff(base, head).paths
+        assert [leaf.path for leaf in diff(base, head).leaves] == [PLAIN]
+
+
 def test_a_chain_of_folders_without_end_is_refused(tmp_path: Path) -> None:
     commit(tmp_path, BASE)
     tree = made(tmp_path, f"100644 blob {git(tmp_path, 'rev-parse', 'HEAD:README.md')}\ta.yaml\n")
