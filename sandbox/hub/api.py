@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ from sandbox.hub.store import (
 # base64 of the largest regular file, with room for its JSON; and the whole body of a commit.
 COMMIT_LINE_LIMIT = 2 * REGULAR_LIMIT
 COMMIT_LIMIT = 1024**3
+SHA = re.compile(r"[0-9a-f]{7}|[0-9a-f]{40}")
 
 
 def register(app: FastAPI, hub: Hub) -> None:
@@ -342,8 +344,8 @@ def _commit(repository: Repository, revision: str, spool: IO[bytes], author: str
     if header is None or not header.get("summary"):
         raise StoreError(400, "a commit needs a header with a summary")
     parent = header.get("parentCommit")
-    if parent is not None and not str(parent).strip():
-        raise StoreError(400, "parentCommit is empty")
+    if parent is not None and not SHA.fullmatch(str(parent)):
+        raise StoreError(400, "parentCommit is not a commit: 40 hexadecimal digits, or the first 7 of them")
     summary, description = str(header["summary"]), str(header.get("description") or "")
     return repository.commit(revision, operations, summary, description, author, parent)
 
@@ -351,9 +353,15 @@ def _commit(repository: Repository, revision: str, spool: IO[bytes], author: str
 def _operation(repository: Repository, key: str, value: dict[str, Any]) -> Add | Delete:
     path = str(value["path"])
     if key == "file":
-        if value.get("encoding", "base64") != "base64":
-            return Add(path, str(value["content"]).encode())
-        return Add(path, base64.b64decode(value["content"], validate=True))
+        content = str(value["content"]).encode()
+        if value.get("encoding", "base64") == "base64":
+            content = base64.b64decode(content, validate=True)
+        if len(content) > REGULAR_LIMIT:
+            raise StoreError(400, f"{path} is larger than 10 MiB: files of that size belong in LFS")
+        problem = card_problem(content.decode(errors="replace")) if path == "README.md" else None
+        if problem:
+            raise StoreError(400, f"Invalid metadata in README.md: {problem}")
+        return Add(path, content)
     if key == "lfsFile":
         oid = str(value["oid"])
         if value.get("algo") != "sha256" or not OID.fullmatch(oid):
@@ -361,6 +369,8 @@ def _operation(repository: Repository, key: str, value: dict[str, Any]) -> Add |
         stored = repository.lfs.size(oid)
         if stored is None:
             raise StoreError(400, f"the LFS object of {path} was never uploaded", "LfsObjectNotFound")
+        if value.get("size", stored) != stored:
+            raise StoreError(400, f"the LFS object of {path} has {stored} bytes, not {value['size']}")
         return Add(path, None, oid, stored)
     if key in ("deletedFile", "deletedFolder"):
         return Delete(path, folder=key == "deletedFolder")

@@ -97,7 +97,9 @@ class Publisher:
         if self.ref:
             seen["ref"] = (str(claims.get("ref", "")), self.ref)
         for name, (found, wanted) in seen.items():
-            if found.casefold() != wanted.casefold():
+            # GitHub's names of repositories and environments have no case, those of files and branches have.
+            same = found.casefold() == wanted.casefold()
+            if not same or (name in ("workflow", "ref") and found.split("/")[2:] != wanted.split("/")[2:]):
                 return f"{name} is {found!r}, the publisher of {self.resource} is registered for {wanted!r}"
         return None
 
@@ -238,10 +240,12 @@ class Identity:
         """A public key of the issuer. The set is fetched again for an id that is not known: keys rotate."""
         if kid not in self._keys:
             try:
-                config = httpx.get(f"{self.issuer}/.well-known/openid-configuration", timeout=10)
-                config.raise_for_status()
-                keys = httpx.get(str(config.json()["jwks_uri"]), timeout=10)
-                keys.raise_for_status()
+                # The issuer is on loopback as well: a proxy of the environment must not come between.
+                with httpx.Client(timeout=10, trust_env=False) as client:
+                    config = client.get(f"{self.issuer}/.well-known/openid-configuration")
+                    config.raise_for_status()
+                    keys = client.get(str(config.json()["jwks_uri"]))
+                    keys.raise_for_status()
                 found = jwt.PyJWKSet.from_dict(keys.json()).keys
             except (httpx.HTTPError, ValueError, KeyError, jwt.PyJWTError) as error:
                 raise Denied(503, f"cannot read the keys of {self.issuer}: {error}") from error

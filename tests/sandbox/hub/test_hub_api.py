@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -217,6 +218,40 @@ def test_a_path_that_leaves_the_repository_is_refused(hub: RunningHub, path: str
     )
     assert answer.status_code == 400
     assert "not a file path" in answer.json()["error"]
+
+
+def test_a_commit_that_the_hub_would_refuse_is_refused_and_changes_nothing(hub: RunningHub) -> None:
+    token = hub.token("acme")
+    api = client(hub, token)
+    api.create_repo("acme/thing")
+    head = str(api.model_info("acme/thing").sha)
+    api.preupload_lfs_files("acme/thing", [stored := add("m.safetensors", b"\0" * 100)])
+    oid = stored.upload_info.sha256.hex()
+
+    def file(path: str, content: bytes) -> dict[str, object]:
+        value = {"path": path, "content": base64.b64encode(content).decode(), "encoding": "base64"}
+        return {"key": "file", "value": value}
+
+    def commit(row: dict[str, object], **header: str) -> tuple[int, str]:
+        lines = [{"key": "header", "value": {"summary": "x", **header}}, row]
+        answer = httpx.post(
+            f"{hub.url}/api/models/acme/thing/commit/main",
+            content="\n".join(json.dumps(line) for line in lines),
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        return answer.status_code, answer.json().get("error", "")
+
+    lfs = {"path": "m.safetensors", "algo": "sha256", "oid": oid, "size": 99}
+    for row, header, part in (
+        (file("large.txt", b"x" * (10 * 1024 * 1024 + 1)), {}, "larger than 10 MiB"),
+        (file("README.md", b"---\ntags: lab\n---\n"), {}, '"tags" must be a list'),
+        (file("a", b"1"), {"parentCommit": head[:1]}, "parentCommit"),
+        ({"key": "lfsFile", "value": lfs}, {}, "has 100 bytes, not 99"),
+    ):
+        status, message = commit(row, **header)
+        assert (status, part in message) == (400, True), message
+    assert str(api.model_info("acme/thing").sha) == head
+    assert commit(file("a", b"1"), parentCommit=head[:7])[0] == 200
 
 
 def test_an_upload_must_be_signed_and_must_have_the_announced_digest(hub: RunningHub) -> None:

@@ -18,6 +18,7 @@ from huggingface_hub._oidc import exchange_oidc_token
 from huggingface_hub.errors import HfHubHTTPError
 
 from sandbox.hub.background import RunningHub, listening, running
+from sandbox.hub.identity import Identity
 
 CLAIMS = {
     "sub": "repo:acme/taxonomy:environment:release",
@@ -101,12 +102,28 @@ def test_the_registered_workflow_gets_a_token_for_its_repository_only(
         api.create_repo("acme/new")
 
 
+def test_a_proxy_of_the_environment_does_not_come_between_hub_and_issuer(
+    tmp_path: Path, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path / "hub", forge_issuer=issuer.url) as hub:
+        hub.publisher("acme/model", "ACME/Taxonomy", "release.yml", "Release")
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        # The hub's own memory, opened once more: no client of the test is in between.
+        identity = Identity(hub.data / "hub.sqlite3", issuer.url)
+        answer = identity.exchange(issuer.token(hub.url), "acme/model", [hub.url])
+        assert answer["scope"] == "write acme/model"
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"repository": "mallory/taxonomy"}, "repository is 'mallory/taxonomy'"),
         ({"workflow_ref": "acme/taxonomy/.github/workflows/other.yml@refs/heads/main"}, "other.yml"),
         ({"workflow_ref": "mallory/x/.github/workflows/release.yml@refs/heads/main"}, "workflow is 'mallory"),
+        ({"workflow_ref": "acme/taxonomy/.github/workflows/Release.yml@refs/heads/main"}, "Release.yml"),
         ({"environment": ""}, "environment is ''"),
         ({"audience": "https://huggingface.co"}, "Audience"),
         ({"iss": "https://token.actions.githubusercontent.com"}, "issuer"),
