@@ -8,11 +8,23 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from sandbox.forge import views, views_work
-from sandbox.forge.auth import LEVELS, Actor, ApiError, actor_of, need_app, need_login, not_found, require
-from sandbox.forge.records import Installation, Json
+from sandbox.forge.auth import (
+    LEVELS,
+    Actor,
+    ApiError,
+    actor_of,
+    allows,
+    need_app,
+    need_login,
+    not_found,
+    require,
+)
+from sandbox.forge.records import Delivery, Installation, Json
 from sandbox.forge.state import INSTALLATION_TOKEN_SECONDS, ROLES, Forge
 from sandbox.forge.webhooks import Dispatcher
 from sandbox.forge.wire import Body, LockedRouter, fields, invalid, number_of, paginate, reply
+
+DELIVERIES_SECONDS = 3 * 86400  # GitHub docs, "Viewing webhook deliveries"
 
 
 def actor(forge: Forge, request: Request) -> Actor:
@@ -91,6 +103,11 @@ def router(forge: Forge, hooks: Dispatcher) -> APIRouter:
 
     # -- deliveries
 
+    def kept(item: Delivery) -> bool:
+        """Whether it was tried, and not so long ago that GitHub has forgotten it."""
+        oldest = datetime.fromtimestamp(forge.clock() - DELIVERIES_SECONDS, UTC)
+        return item.status != "queued" and datetime.fromisoformat(item.delivered_at) >= oldest
+
     @api.get("/app/hook/config")
     def hook_config(request: Request) -> Response:
         app = need_app(forge, actor(forge, request))
@@ -101,31 +118,34 @@ def router(forge: Forge, hooks: Dispatcher) -> APIRouter:
     @api.get("/app/hook/deliveries")
     def deliveries(request: Request) -> Response:
         app = need_app(forge, actor(forge, request))
-        cursor = number_of(request, "cursor", 2**53, 2**53)
-        found = [d for d in forge.deliveries if d.app == app.id and d.status != "queued" and d.id <= cursor]
+        # A cursor is for GitHub to read, so that nobody counts on its being a number.
+        cursor = request.query_params.get("cursor", f"v1_{2**53}").removeprefix("v1_")
+        if not cursor.isdigit():
+            raise ApiError(422, "The cursor is not one of this list.")
+        found = [d for d in forge.deliveries if d.app == app.id and d.id <= int(cursor) and kept(d)]
         found.sort(key=lambda d: -d.id)
         size = number_of(request, "per_page", 30, 100)
         headers = {}
         if len(found) > size:
-            url = f"{forge.base_url}/api/v3/app/hook/deliveries?per_page={size}&cursor={found[size].id}"
+            url = f"{forge.base_url}/api/v3/app/hook/deliveries?per_page={size}&cursor=v1_{found[size].id}"
             headers["Link"] = f'<{url}>; rel="next"'
         return reply(request, [views_work.delivery(d) for d in found[:size]], headers=headers)
+
+    def mine_delivery(app: int, key: int) -> Delivery:
+        found = forge.deliveries.get(key)
+        if found is None or found.app != app or not kept(found):
+            raise not_found()
+        return found
 
     @api.get("/app/hook/deliveries/{key:int}")
     def delivery(request: Request, key: int) -> Response:
         app = need_app(forge, actor(forge, request))
-        found = forge.deliveries.get(key)
-        if found is None or found.app != app.id:
-            raise not_found()
-        return reply(request, views_work.delivery(found, detail=True))
+        return reply(request, views_work.delivery(mine_delivery(app.id, key), detail=True))
 
     @api.post("/app/hook/deliveries/{key:int}/attempts")
     def redeliver(request: Request, key: int) -> Response:
         app = need_app(forge, actor(forge, request))
-        found = forge.deliveries.get(key)
-        if found is None or found.app != app.id:
-            raise not_found()
-        hooks.redeliver(found)
+        hooks.redeliver(mine_delivery(app.id, key))
         return reply(request, {}, 202)
 
     # -- people
@@ -181,7 +201,9 @@ def router(forge: Forge, hooks: Dispatcher) -> APIRouter:
     @api.get("/orgs/{org}/teams/{slug}/memberships/{login}")
     def membership(request: Request, org: str, slug: str, login: str) -> Response:
         who = need_login(actor(forge, request))
-        if who.is_integration and LEVELS.index(who.permissions.get("members", "none")) < 1:
+        installed = forge.installations.get(who.installation)
+        here = installed is not None and installed.account.casefold() == org.casefold()
+        if who.is_integration and not (here and allows(who, "members", "read")):
             raise ApiError(403, "Resource not accessible by integration")
         team = forge.team(org, slug)
         role = forge.team_role(team, login) if team else None

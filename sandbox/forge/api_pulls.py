@@ -8,12 +8,13 @@ from fastapi import APIRouter, Request, Response
 
 from sandbox.forge import events, pulls, views
 from sandbox.forge.api_apps import actor
-from sandbox.forge.auth import Actor, ApiError, need_login, not_found, require
+from sandbox.forge.auth import Actor, ApiError, need_login, need_workflows, not_found, require
 from sandbox.forge.records import Comment, Json, Pull, Reaction, Repo
 from sandbox.forge.state import ROLES, Forge
 from sandbox.forge.wire import Body, LockedRouter, fields, invalid, paginate, reply, text_field
 
 COMMENT_CHARACTERS = 65536  # GitHub's limit of a comment's body
+FILES = 3000  # GitHub lists no more files of a pull request
 TALK = ("issues", "pull_requests")  # either permission lets an App speak on a pull request
 
 
@@ -67,7 +68,7 @@ def router(forge: Forge) -> APIRouter:
             forge, repo, who.login, title, fields(body).get("body") or "", head, base,
             bool(fields(body).get("draft")),
         )  # fmt: skip
-        return reply(request, views.pull_request(forge, repo, made), 201)
+        return reply(request, views.pull_request(forge, repo, made, fresh=True), 201)
 
     @api.get("/pulls/{number:int}")
     def get_pull(request: Request, owner: str, name: str, number: int) -> Response:
@@ -86,7 +87,7 @@ def router(forge: Forge) -> APIRouter:
     def files(request: Request, owner: str, name: str, number: int) -> Response:
         repo, _ = enter(request, owner, name, "pull_requests")
         pull = numbered(repo, number)
-        found = pulls.files(forge, repo, pull)
+        found = pulls.files(forge, repo, pull)[:FILES]
         return paginate(request, forge, found, lambda c: views.diff_entry(forge, repo, c, pull.head_sha))
 
     @api.get("/pulls/{number:int}/commits")
@@ -105,10 +106,14 @@ def router(forge: Forge) -> APIRouter:
     @api.put("/pulls/{number:int}/merge")
     def merge(request: Request, owner: str, name: str, number: int, body: Body) -> Response:
         repo, who = enter(request, owner, name, "contents", "write", "write")
-        wanted = fields(body)
+        wanted, pull = fields(body), numbered(repo, number)
+        if wanted.get("merge_method") not in (None, "merge", "squash", "rebase"):
+            raise invalid("PullRequest", "merge_method")
+        if pull.state == "open":
+            need_workflows(who, [c.path for c in pulls.files(forge, repo, pull)])
         try:
             sha = pulls.merge_pull(
-                forge, repo, numbered(repo, number), who.login, wanted.get("sha"),
+                forge, repo, pull, who.login, wanted.get("sha"),
                 wanted.get("merge_method") or "merge", wanted.get("commit_title"),
                 wanted.get("commit_message"),
             )  # fmt: skip
@@ -131,7 +136,9 @@ def router(forge: Forge) -> APIRouter:
         pull = numbered(repo, number)
         may_edit(repo, who, pull.login)
         pulls.update_pull(forge, repo, pull, who.login, fields(body))
-        if isinstance(fields(body).get("labels"), list):
+        # Of those who may not label, GitHub drops the labels without a word.
+        may_label = who.kind != "user" or ROLES.index(forge.role(repo, who.login)) >= ROLES.index("triage")
+        if isinstance(fields(body).get("labels"), list) and may_label:
             pulls.set_labels(forge, repo, pull, _names(body), who.login)
         return reply(request, views.issue(forge, repo, pull))
 

@@ -17,6 +17,8 @@ from sandbox.forge.records import Asset, Release, Repo
 from sandbox.forge.state import Forge
 from sandbox.forge.wire import Body, LockedRouter, fields, invalid, paginate, reply, text_field
 
+BODY_CHARACTERS = 125_000  # GitHub: "body is too long (maximum is 125000 characters)"
+
 
 def asset_path(forge: Forge, asset: Asset) -> Path:
     return forge.data / "assets" / str(asset.id)
@@ -37,6 +39,19 @@ def router(forge: Forge) -> APIRouter:
             raise not_found()
         return found
 
+    def writes(request: Request, owner: str, name: str) -> bool:
+        """Whether the asker sees drafts."""
+        try:
+            return bool(writable(request, owner, name))
+        except ApiError:
+            return False
+
+    def words(value: object) -> str:
+        if len(str(value or "")) > BODY_CHARACTERS:
+            message = f"body is too long (maximum is {BODY_CHARACTERS} characters)"
+            raise invalid("Release", "body", "custom", message)
+        return str(value or "")
+
     def make_tag(request: Request, repo: Repo, item: Release) -> None:
         git = forge.git(repo)
         ref = f"refs/tags/{item.tag}"
@@ -51,7 +66,8 @@ def router(forge: Forge) -> APIRouter:
     @api.get("")
     def list_releases(request: Request, owner: str, name: str) -> Response:
         repo = readable(request, owner, name)
-        found = [r for r in forge.releases if r.repo == repo.id and not r.draft][::-1]
+        drafts = writes(request, owner, name)
+        found = [r for r in forge.releases if r.repo == repo.id and (drafts or not r.draft)][::-1]
         return paginate(request, forge, found, lambda r: views_work.release(forge, repo, r))
 
     @api.post("")
@@ -65,7 +81,7 @@ def router(forge: Forge) -> APIRouter:
         wanted = fields(body)
         item = Release(
             forge.next_id(), repo.id, tag, wanted.get("target_commitish") or repo.default_branch,
-            wanted.get("name") or "", wanted.get("body") or "", actor(forge, request).login,
+            wanted.get("name") or "", words(wanted.get("body")), actor(forge, request).login,
             bool(wanted.get("draft")), bool(wanted.get("prerelease")), forge.now(),
             None if wanted.get("draft") else forge.now(),
         )  # fmt: skip
@@ -91,14 +107,17 @@ def router(forge: Forge) -> APIRouter:
     @api.get("/{key:int}")
     def get(request: Request, owner: str, name: str, key: int) -> Response:
         repo = readable(request, owner, name)
-        return reply(request, views_work.release(forge, repo, known(repo, key)))
+        found = known(repo, key)
+        if found.draft and not writes(request, owner, name):
+            raise not_found()
+        return reply(request, views_work.release(forge, repo, found))
 
     @api.patch("/{key:int}")
     def update(request: Request, owner: str, name: str, key: int, body: Body) -> Response:
         repo = writable(request, owner, name)
         item, wanted = known(repo, key), fields(body)
+        item.body = words(wanted.get("body", item.body))
         item.name = wanted.get("name", item.name) or ""
-        item.body = wanted.get("body", item.body) or ""
         item.prerelease = bool(wanted.get("prerelease", item.prerelease))
         if item.draft and wanted.get("draft") is False:
             item.draft, item.published_at = False, forge.now()

@@ -10,11 +10,14 @@ from fastapi import APIRouter, Request, Response
 
 from sandbox.forge import pulls, views, views_work
 from sandbox.forge.api_apps import actor
-from sandbox.forge.auth import ApiError, need_login, not_found, require
+from sandbox.forge.auth import ApiError, need_login, need_workflows, not_found, require
 from sandbox.forge.git import ZERO, BareRepo, Entry, Signature, is_name
 from sandbox.forge.records import Json, Repo, Status
 from sandbox.forge.state import Forge
 from sandbox.forge.wire import Body, LockedRouter, fields, invalid, paginate, reply, text_field
+
+# GitHub docs, "Get repository content" and "Compare two commits".
+LISTED, SHOWN, COMPARED = 1000, 1024 * 1024, 300  # files of a folder, bytes of a file, files of a comparison
 
 
 def router(forge: Forge) -> APIRouter:
@@ -247,7 +250,7 @@ def router(forge: Forge) -> APIRouter:
         ahead, behind = git.count(f"{base}..{head}"), git.count(f"{head}..{base}")
         state = "diverged" if ahead and behind else "ahead" if ahead else "behind" if behind else "identical"
         html = views.page(forge, f"/{repo.full_name}/compare/{quote(span)}")
-        listed = git.commits(f"{base}..{head}", reverse=True)
+        listed, changes = git.commits(f"{base}..{head}", reverse=True), git.changes(merge_base, head)
         body: Json = {
             "url": f"{views.of_repo(forge, repo)}/compare/{quote(span)}", "html_url": html,
             "permalink_url": views.page(forge, f"/{repo.full_name}/compare/{base}...{head}"),
@@ -255,7 +258,7 @@ def router(forge: Forge) -> APIRouter:
             "base_commit": views.branch_of_commit(forge, repo, git.commit(base)), "behind_by": behind,
             "merge_base_commit": views.branch_of_commit(forge, repo, git.commit(merge_base)),
             "total_commits": ahead, "commits": [views.branch_of_commit(forge, repo, c) for c in listed],
-            "files": [views.diff_entry(forge, repo, c, head) for c in git.changes(merge_base, head)],
+            "files": [views.diff_entry(forge, repo, c, head) for c in changes[:COMPARED]],
         }  # fmt: skip
         return reply(request, body)
 
@@ -282,18 +285,21 @@ def router(forge: Forge) -> APIRouter:
         if path.strip("/") and entry is None:
             raise not_found()
         if entry is None or entry.kind == "tree":
-            shown = [_content(forge, repo, item, ref) for item in git.entries(sha, path)]
+            shown = [_content(forge, repo, item, ref) for item in git.entries(sha, path)[:LISTED]]
             return reply(request, shown)
         if "raw" in request.headers.get("accept", ""):
             return Response(git.blob(entry.sha), media_type="application/vnd.github.raw")
         body = _content(forge, repo, entry, ref)
-        if entry.kind == "blob":
+        if entry.size > SHOWN:
+            body |= {"encoding": "none", "content": ""}
+        elif entry.kind == "blob":
             body |= {"encoding": "base64", "content": base64.encodebytes(git.blob(entry.sha)).decode()}
         return reply(request, body)
 
     @api.put("/contents/{path:path}")
     def put_contents(request: Request, owner: str, name: str, path: str, body: Body) -> Response:
         repo = writable(request, owner, name)
+        need_workflows(actor(forge, request), [path])
         git = forge.git(repo)
         branch = text_field(body, "branch", "Content", repo.default_branch)
         tip = git.resolve(f"refs/heads/{branch}") if is_name(branch) else None

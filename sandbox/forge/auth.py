@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import jwt
@@ -124,7 +124,7 @@ def app_of_jwt(forge: Forge, text: str) -> App:
         raise wrong
     if expires <= now:
         raise ApiError(401, "'Expiration time' claim ('exp') is too far in the past")
-    if expires > now + JWT_SECONDS + 60:
+    if expires > now + JWT_SECONDS:
         raise ApiError(401, "'Expiration time' claim ('exp') is too far in the future")
     if issued > now + 60:
         raise ApiError(401, "'Issued at' claim ('iat') must be an Integer representing the time in the past")
@@ -173,6 +173,17 @@ def require(
     if ROLES.index(has) < ROLES.index(role):
         raise ApiError(403, f"You need the role {role!r} in this repository; you have {has!r}.")
     return repo
+
+
+def need_workflows(actor: Actor, paths: Iterable[str]) -> None:
+    """Workflow files are code with the repository's rights, so an App writes them with a permission of their
+    own only; a workflow's token cannot have it.
+    """
+    if actor.is_integration and not allows(actor, "workflows", "write"):
+        for path in paths:
+            if path.startswith(".github/workflows/"):
+                what = f"refusing to allow a GitHub App to create or update workflow `{path}`"
+                raise ApiError(403, f"{what} without `workflows` permission")
 
 
 def need_login(actor: Actor) -> Actor:

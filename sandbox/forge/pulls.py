@@ -32,6 +32,7 @@ class Shape:
     files: int
     additions: int
     deletions: int
+    merge: str | None  # the commit that GitHub makes to test the merge; it stands on no branch
 
 
 def _base(git: BareRepo, pull: Pull) -> str:
@@ -55,19 +56,24 @@ def shape(forge: Forge, repo: Repo, pull: Pull) -> Shape:
     tip = git.resolve(f"refs/heads/{pull.base_ref}") or pull.base_sha
     key = (str(git.path), pull.base_sha, pull.head_sha, tip, pull.state)
     if key not in _SHAPES:
-        mergeable = None if pull.merged_at else git.merge_tree(tip, pull.head_sha) is not None
+        tree = None if pull.merged_at else git.merge_tree(tip, pull.head_sha)
+        mergeable = None if pull.merged_at else tree is not None
+        who = Signature(COMMITTER.name, COMMITTER.email, pull.created_at)
+        text, parents = f"Merge {pull.head_sha} into {tip}\n", (tip, pull.head_sha)
+        merge = git.commit_tree(tree, parents, text, who, who) if tree else None
         changes = files(forge, repo, pull)
         if len(_SHAPES) > 1000:
             _SHAPES.clear()
         _SHAPES[key] = Shape(
             mergeable, git.count(f"{pull.base_sha}..{pull.head_sha}"), len(changes),
-            sum(c.additions for c in changes), sum(c.deletions for c in changes),
+            sum(c.additions for c in changes), sum(c.deletions for c in changes), merge,
         )  # fmt: skip
     return _SHAPES[key]
 
 
 def emit(forge: Forge, repo: Repo, pull: Pull, action: str, sender: str, extra: Json | None = None) -> None:
-    body = {"number": pull.number, "pull_request": views.pull_request(forge, repo, pull)} | (extra or {})
+    shown = views.pull_request(forge, repo, pull, fresh=True)
+    body = {"number": pull.number, "pull_request": shown} | (extra or {})
     events.emit(forge, repo, "pull_request", action, body, sender)
 
 

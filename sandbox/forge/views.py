@@ -280,15 +280,19 @@ def pull_simple(forge: Forge, repo: Repo, pull: Pull) -> Json:
     }  # fmt: skip
 
 
-def pull_request(forge: Forge, repo: Repo, pull: Pull) -> Json:
+def pull_request(forge: Forge, repo: Repo, pull: Pull, *, fresh: bool = False) -> Json:
+    """`fresh`: right after a change, when GitHub has not yet found out whether it can be merged."""
     from sandbox.forge import pulls
 
     shape = pulls.shape(forge, repo, pull)
+    mergeable = None if fresh else shape.mergeable
     count = sum(1 for c in forge.comments if c.repo == repo.id and c.number == pull.number)
     reviewed = sum(1 for c in forge.review_comments if c.repo == repo.id and c.number == pull.number)
     return pull_simple(forge, repo, pull) | {
-        "merged": pull.merged_at is not None, "mergeable": shape.mergeable, "rebaseable": None,
-        "mergeable_state": "clean" if shape.mergeable else ("unknown" if pull.merged_at else "dirty"),
+        "merged": pull.merged_at is not None, "mergeable": mergeable, "rebaseable": None,
+        "mergeable_state": "unknown" if mergeable is None else "clean" if mergeable else "dirty",
+        # Not null before the merge either: it says nothing about whether there was one.
+        "merge_commit_sha": pull.merge_commit_sha or (None if fresh else shape.merge),
         "merged_by": simple_user(forge, pull.merged_by), "comments": count, "review_comments": reviewed,
         "maintainer_can_modify": False, "commits": shape.commits, "additions": shape.additions,
         "deletions": shape.deletions, "changed_files": shape.files,

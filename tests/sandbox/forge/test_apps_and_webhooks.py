@@ -85,6 +85,7 @@ def test_a_jwt_signed_by_another_key_or_not_at_all_is_401(world: World) -> None:
     for token in (jwt.encode(claims, other.private_key, "RS256"), jwt.encode(claims, None, "none")):
         assert world.http(token).get("/app").status_code == 401
     assert world.http("ghs_nothing").get("/repos/acme/taxonomy").status_code == 401
+    assert world.http(app_jwt(world, exp=now + 640)).get("/app").status_code == 401  # ten minutes, no more
 
 
 def test_an_installation_token_has_its_permissions_and_no_more(world: World) -> None:
@@ -132,6 +133,9 @@ def test_permission_levels_and_teams_are_told_as_github_does(world: World) -> No
     assert http.get("/orgs/acme/teams/gardeners/memberships/ada").json()["role"] == "maintainer"
     assert http.get("/orgs/acme/teams/gardeners/memberships/grace").status_code == 404
     assert http.get("/orgs/acme/teams/nobodies/memberships/ada").status_code == 404
+    elsewhere = {"org": "beta", "slug": "gardeners", "members": ["ada"]}
+    assert world.admin().post("/teams", json=elsewhere).status_code == 201
+    assert http.get("/orgs/beta/teams/gardeners/memberships/ada").status_code == 403  # not installed there
 
 
 def test_a_failed_delivery_is_kept_and_redelivered_under_its_id(world: World) -> None:
@@ -163,6 +167,19 @@ def test_deliveries_are_listed_by_cursor(world: World) -> None:
     rest = http.get(first.links["next"]["url"])
     events = [d["event"] for d in first.json() + rest.json()]
     assert events == ["pull_request", "installation", "ping"]
+    assert not first.links["next"]["url"].rpartition("=")[2].isdigit()  # a cursor is GitHub's own business
+
+
+def test_deliveries_are_forgotten_after_three_days(make_world: Callable[..., World]) -> None:
+    now = [time.time()]
+    world = make_world(clock=lambda: now[0])
+    world.contribute()
+    world.heard()
+    key = world.http(app_jwt(world)).get("/app/hook/deliveries").json()[0]["id"]
+    now[0] += 3 * 86400 + 60
+    http = world.http(app_jwt(world, iat=int(now[0]), exp=int(now[0]) + 300))
+    assert http.get("/app/hook/deliveries").json() == []
+    assert http.post(f"/app/hook/deliveries/{key}/attempts").status_code == 404
 
 
 def test_faults_drop_double_and_lose_deliveries(world: World) -> None:

@@ -146,6 +146,21 @@ def test_a_release_makes_its_tag_and_serves_its_assets(world: World) -> None:
     assert twice.value.status == 422
 
 
+def test_a_draft_is_seen_by_writers_only_and_long_notes_are_refused(world: World) -> None:
+    http = world.http(world.bot_token())
+    url = "/repos/acme/taxonomy/releases"
+    made = http.post(url, json={"tag_name": "model-2", "draft": True, "body": "x" * 125_000}).json()
+    assert [release["tag_name"] for release in http.get(url).json()] == ["model-2"]
+    for reader in (world.http(world.grace), world.http(world.bot_token({"contents": "read"}))):
+        assert reader.get(url).json() == []
+        assert reader.get(f"{url}/{made['id']}").status_code == 404
+    for refused in (
+        http.post(url, json={"tag_name": "model-3", "body": "x" * 125_001}),
+        http.patch(f"{url}/{made['id']}", json={"body": "x" * 125_001}),
+    ):
+        assert refused.json()["errors"][0]["message"] == "body is too long (maximum is 125000 characters)"
+
+
 def test_the_same_folder_and_date_give_the_same_commit(world: World, tmp_path: Any) -> None:
     source = tmp_path / "documents"
     source.mkdir()

@@ -16,7 +16,7 @@ def test_a_fork_pushed_over_http_becomes_a_pull_request_with_its_real_diff(world
     files = list(world.github(world.ada).get_repo("acme/taxonomy").get_pull(1).get_files())
     assert [(f.filename, f.status, f.additions) for f in files] == [("knowledge/new/qna.yaml", "added", 2)]
     assert files[0].patch == "@@ -0,0 +1,2 @@\n+version: 3\n+task: new"
-    assert (pull.changed_files, pull.commits, pull.mergeable) == (1, 1, True)
+    assert (pull.changed_files, pull.commits) == (1, 1)
     assert [c.commit.message for c in pull.get_commits()] == ["Add topic"]
     assert "pull_request.opened" in world.heard()
     opened = world.receiver.payload("pull_request.opened")
@@ -124,6 +124,60 @@ def test_a_conflict_is_not_mergeable(world: World) -> None:
     with pytest.raises(GithubException) as refused:
         pull.merge()
     assert refused.value.status == 405
+
+
+def test_whether_it_can_be_merged_is_found_out_later_and_the_test_merge_is_no_merge(world: World) -> None:
+    pull = world.contribute()
+    assert (pull.mergeable, pull.mergeable_state, pull.merge_commit_sha) == (None, "unknown", None)
+    repo = world.github(world.ada).get_repo("acme/taxonomy")
+    seen = repo.get_pull(1)
+    assert (seen.mergeable, seen.mergeable_state, seen.merged) == (True, "clean", False)
+    tried = repo.get_commit(seen.merge_commit_sha)
+    assert [parent.sha for parent in tried.parents] == [repo.get_branch("main").commit.sha, pull.head.sha]
+    assert repo.get_pull(1).merge_commit_sha == seen.merge_commit_sha
+    assert seen.merge().sha != seen.merge_commit_sha
+
+
+def test_an_app_merges_no_workflow_file_without_the_permission_for_it(world: World) -> None:
+    world.contribute()
+    work, path = world.folder / "fork", ".github/workflows/release.yml"
+    commit(work, {path: "on: push\njobs: {}\n"}, "Add a workflow")
+    git("-C", str(work), "push", "-q", "origin", "topic")
+    bot = world.bot().get_repo("acme/taxonomy")
+    refusals = (lambda: bot.get_pull(1).merge(), lambda: bot.create_file(path, "Add", "jobs: {}"))
+    for refused in refusals:
+        with pytest.raises(GithubException) as said:
+            refused()
+        assert said.value.status == 403
+        assert f"create or update workflow `{path}` without `workflows`" in str(said.value.data)
+    assert world.github(world.ada).get_repo("acme/taxonomy").get_pull(1).merge().merged
+
+
+def test_a_merge_method_that_is_none_is_422_and_one_that_is_off_is_405(world: World) -> None:
+    world.contribute()
+    http = world.http(world.bot_token())
+    for method, status in (("octopus", 422), ("rebase", 405)):
+        answer = http.put("/repos/acme/taxonomy/pulls/1/merge", json={"merge_method": method})
+        assert answer.status_code == status
+
+
+def test_the_labels_of_one_who_may_not_label_are_dropped(world: World) -> None:
+    world.contribute()
+    url = "/repos/acme/taxonomy/issues/1"
+    by_author = world.http(world.grace).patch(url, json={"title": "Mine", "labels": ["treewright: ready"]})
+    assert (by_author.json()["title"], by_author.json()["labels"]) == ("Mine", [])
+    assert world.http(world.ada).patch(url, json={"labels": ["fine"]}).json()["labels"][0]["name"] == "fine"
+
+
+def test_a_large_file_is_read_raw_only(world: World) -> None:
+    work = world.clone(world.ada, "acme/taxonomy", "large")
+    commit(work, {"large.txt": "x" * (1024 * 1024 + 1)}, "Add a large file")
+    git("-C", str(work), "push", "-q", "origin", "main")
+    http, url = world.http(world.bot_token()), "/repos/acme/taxonomy/contents/large.txt"
+    shown = http.get(url).json()
+    assert (shown["encoding"], shown["content"]) == ("none", "")
+    raw = http.get(url, headers={"Accept": "application/vnd.github.raw+json"})
+    assert len(raw.content) == 1024 * 1024 + 1
 
 
 def test_a_contributor_may_not_merge(world: World) -> None:
