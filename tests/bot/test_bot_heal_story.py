@@ -78,6 +78,7 @@ def test_a_release_that_github_did_not_start_or_show_for_long_is_started_and_tol
     world: World, early: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change = early.change
+    change.becomes(READY)
     go_on = threading.Event()
     execute = world.forge.actions._execute
 
@@ -90,6 +91,11 @@ def test_a_release_that_github_did_not_start_or_show_for_long_is_started_and_tol
     assert "Something went wrong" in change.reply(approved(world, change))
     change.becomes("Merged, release under way")
     until(lambda: change.author.api("GET", f"{change.path}/actions/runs")["workflow_runs"], "the run")
+    world.forge.hooks.drain()
+    store = Store(bot_settings(world).database_url)
+    # Only the event of the end is still to come: no other one shows the result by chance.
+    until(lambda: not store.waiting(1) and not store.all_unfinished(), "the end of all jobs")
+    store.close()
     break_(world, f"{change.path}/issues/{change.number}/comments", 502, 3)
     go_on.set()
     change.becomes("Released")
