@@ -1,8 +1,9 @@
 """The GitHub release: found by its tag first, made when it is missing, its assets compared before they are
 sent.
 
-A create is never repeated blindly: after any doubtful answer the release is looked for again. `report.json`
-goes last, so whoever sees it sees a finished release.
+A create is never repeated blindly: after any doubtful answer the release is looked for again. A tag or a
+release that is there already must be of this commit and this lock: nothing of another one is ever replaced.
+`report.json` goes last, so whoever sees it sees a finished release.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from urllib.parse import quote
 import httpx
 
 from gpu_runner.release.hub import PublishError
+from gpu_runner.release.lock import LOCK
 
 TRIES = 4
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
@@ -34,8 +36,11 @@ class Release:
     assets: Mapping[str, bytes]
 
 
+_MARK = "<!-- treewright:key="
+
+
 def marker(key: str) -> str:
-    return f"<!-- treewright:key={key} -->"
+    return f"{_MARK}{key} -->"
 
 
 class GitHubReleases:
@@ -62,7 +67,7 @@ class GitHubReleases:
 
     def publish(self, release: Release, say: Callable[[str], None]) -> str:
         """The release's page. A run that finds everything in place sends nothing."""
-        found = self._find(release.tag)
+        found = self.ours(release.tag, release.commit, release.assets[LOCK])
         if found is None:
             found = self._create(release)
             say(f"{self.repository}: release {release.tag} made")
@@ -78,6 +83,37 @@ class GitHubReleases:
             if self._attach(found, name, content):
                 say(f"{self.repository}: {name} attached")
         return str(found["html_url"])
+
+    def ours(self, tag: str, commit: str, lock: bytes) -> dict[str, Any] | None:
+        """This release as far as it is there. PublishError when tag or release are of something else."""
+        again = "is never moved or overwritten. Assemble again with another --tag"
+        at = self._commit_of(tag)
+        if at not in (None, commit):
+            raise PublishError(f"{self.repository} has a tag {tag} at {at}, not at {commit}: it {again}")
+        found = self._find(tag)
+        if found is None:
+            return None
+        listed = self._assets(found)
+        locks = [one for one in listed if one["name"] == LOCK and one.get("state") == "uploaded"]
+        # Before its lock is up, a release of ours has nothing but its mark.
+        if not (self._same(locks[0], lock) if locks else _MARK in str(found.get("body") or "")):
+            raise PublishError(f"{self.repository} has a release {tag} of something else: it {again}")
+        return found
+
+    def _commit_of(self, tag: str) -> str | None:
+        path = f"/repos/{self.repository}/git/ref/tags/{quote(tag, safe='')}"
+        answer = self._ask("GET", path)
+        if answer.status_code == 404:
+            return None
+        named = self._json(answer)["object"]
+        if named["type"] == "tag":  # an annotated one
+            path = f"/repos/{self.repository}/git/tags/{named['sha']}"
+            named = self._json(self._ask("GET", path))["object"]
+        return str(named["sha"])
+
+    def _assets(self, release: Mapping[str, Any]) -> list[dict[str, Any]]:
+        path = f"/repos/{self.repository}/releases/{release['id']}/assets"
+        return self._json_list(self._ask("GET", path, params={"per_page": 100}))
 
     def _find(self, tag: str) -> dict[str, Any] | None:
         answer = self._ask("GET", f"/repos/{self.repository}/releases/tags/{quote(tag, safe='')}")
@@ -101,7 +137,8 @@ class GitHubReleases:
                 if answer.status_code < 500 and answer.status_code not in (403, 409, 422, 429):
                     return self._json(answer)
                 problem = _problem(answer)
-            found = self._find(release.tag)  # it may have been made although we did not hear so
+            # It may have been made although we did not hear so.
+            found = self.ours(release.tag, release.commit, release.assets[LOCK])
             if found is not None:
                 return found
             self._pause(2**attempt)
@@ -109,10 +146,8 @@ class GitHubReleases:
 
     def _attach(self, release: Mapping[str, Any], name: str, content: bytes) -> bool:
         """Whether anything had to be sent. Half an upload is left over as state `starter`, and is removed."""
-        path = f"/repos/{self.repository}/releases/{release['id']}/assets"
         for attempt in range(TRIES):
-            listed = self._json_list(self._ask("GET", path, params={"per_page": 100}))
-            for asset in listed:
+            for asset in self._assets(release):
                 if asset["name"] != name:
                     continue
                 if asset.get("state") == "uploaded" and self._same(asset, content):

@@ -86,6 +86,9 @@ def publish(
             say(f"would publish {target.resource} ({size:,} bytes) as {target.tag} to {settings.endpoint}")
         say(f"would make the release {lock['tag']} of {settings.repository} with {LOCK} and report.json")
         return report
+    commit = lock["content"]["taxonomy"]["head"]
+    with GitHubReleases(settings.api_url, settings.repository, settings.token) as github:
+        github.ours(lock["tag"], commit, (folder / LOCK).read_bytes())  # a tag that is taken, before all else
     for kind, target in targets.items():
         revision = publish_repository(target, settings.endpoint, env, say)
         report[kind] = {"id": target.id, "url": target.page(settings.endpoint), "revision": revision}
@@ -95,7 +98,7 @@ def publish(
     write_json(published / "report.json", report)
     release = Release(
         tag=lock["tag"],
-        commit=lock["content"]["taxonomy"]["head"],
+        commit=commit,
         name=f"{lock['model'].split('/')[-1]} {lock['tag']}",
         body=(folder / "notes.md").read_text("utf-8") + _where(report),
         marker=marker(settings.key),

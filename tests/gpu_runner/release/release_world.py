@@ -241,12 +241,18 @@ class SmallGitHub:
     url: str = ""
     releases: dict[int, dict[str, Any]] = field(default_factory=dict)
     assets: dict[int, bytes] = field(default_factory=dict)
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
     mint: Callable[[str], str] | None = None
     count: int = 0
 
     def app(self) -> FastAPI:
         app = FastAPI()
         base = "/api/v3/repos/acme/taxonomy/releases"
+
+        @app.get("/api/v3/repos/acme/taxonomy/git/{kind}/{name:path}")
+        def ref(kind: str, name: str) -> Response:
+            found = self.tags.get(name)
+            return JSONResponse({"object": found}) if found else JSONResponse({"message": "Not Found"}, 404)
 
         @app.get(base + "/tags/{tag}")
         def by_tag(tag: str) -> Response:

@@ -170,6 +170,37 @@ def test_a_tag_of_another_release_is_never_moved(world: World, assembled: Path, 
     assert world.github.releases == {}
 
 
+def test_nothing_of_another_release_on_github_is_replaced(
+    world: World, assembled: Path, tmp_path: Path
+) -> None:
+    publish(assembled / "release", world.settings(), quiet, world.env)
+    before = world.github.snapshot()
+    work = build_work(tmp_path / "work", rows=6)
+    run(work, work / "release", ReleaseSettings(tag=read_json(assembled / "release" / LOCK)["tag"]))
+    world.hub_wire.writes.clear()
+    with pytest.raises(PublishError, match="of something else: it is never moved or overwritten"):
+        publish(work / "release", world.settings("pr-3"), quiet, world.env)
+    (release,) = world.github.releases.values()
+    release |= {"assets": [], "body": "Written by hand."}
+    with pytest.raises(PublishError, match="of something else"):
+        publish(assembled / "release", world.settings(), quiet, world.env)
+    assert world.hub_wire.writes == []
+    assert world.github.assets == before[1]
+
+
+def test_a_git_tag_at_another_commit_is_told_before_anything_is_sent(world: World, assembled: Path) -> None:
+    tag = f"tags/{read_json(assembled / 'release' / LOCK)['tag']}"
+    note = "a" * 40
+    for elsewhere in ({tag: ("commit", "b" * 40)}, {tag: ("tag", note), note: ("commit", "b" * 40)}):
+        world.github.tags = {name: {"type": kind, "sha": sha} for name, (kind, sha) in elsewhere.items()}
+        with pytest.raises(PublishError, match=f"at {'b' * 40}, not at {HEAD}"):
+            publish(assembled / "release", world.settings(), quiet, world.env)
+    assert world.hub_wire.writes == []
+    world.github.tags = {tag: {"type": "tag", "sha": note}, note: {"type": "commit", "sha": HEAD}}
+    publish(assembled / "release", world.settings(), quiet, world.env)
+    check_published(world, assembled)
+
+
 def test_a_repository_that_is_not_there_is_named(world: World, assembled: Path) -> None:
     env = {"HF_TOKEN": world.hub.token("mallory")}
     with pytest.raises(PublishError, match="no write access to acme/acme-lm"):
