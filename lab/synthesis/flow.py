@@ -32,10 +32,15 @@ MOST_BRANCHES = 256
 
 UNIT_VALUES: Mapping[str, frozenset[str]] = {
     "sentence": frozenset({"fact", "neighbour", "passage", "heading", "siblings", "shots", "ways"}),
-    "passage": frozenset({"passage", "heading", "siblings", "shots", "example", "ways"}),
+    "passage": frozenset({"passage", "heading", "siblings", "ways"}),
     "seed": frozenset({"description", "shots", "example", "persona", "siblings", "ways"}),
 }
-"""What a row holds from the start, by the flow's unit."""
+"""What a row holds from the start, by the flow's unit. Each way has `seed` and `index` besides its own; a
+passage's way has `shots`."""
+SHOTS = 5
+"""Entries of `shots` at most."""
+CALIBRATED = frozenset({"question", "answer", "context", "fact", "task"})
+"""What a pair has that a judge is calibrated on."""
 
 
 class FlowError(ValueError):
@@ -169,13 +174,15 @@ class Flow:
 
     def _entries(self, over: Cell | None, by_id: Mapping[str, Cell]) -> int:
         if over is None:
-            return 1
+            return SHOTS
         if over.do == "parse":
             behind = by_id[over.options["from"]]
             behind = by_id[behind.options["over"]] if behind.do == "fan_out" else behind
-            schema = self.prompts[behind.options["prompt"]].schema or {}
-            lists = [part for part in schema.get("properties", {}).values() if isinstance(part, Mapping)]
-            return max((int(part.get("maxItems", 1)) for part in lists), default=1)
+            parts = (self.prompts[behind.options["prompt"]].schema or {}).get("properties")
+            every = parts.values() if isinstance(parts, Mapping) else ()
+            lists = [part for part in every if isinstance(part, Mapping)]
+            most = [part.get("maxItems", 1) for part in lists]
+            return max((number for number in most if isinstance(number, int)), default=1)
         return max(int(over.options.get("n", 1)), len(over.options.get("of", ())), 1)
 
 
@@ -205,12 +212,21 @@ def build_flow(value: Mapping[str, Any], raw_prompts: Mapping[str, Mapping[str, 
     nothing answers to and cells that never come to their turn (`FlowError`).
     """
     require("flow", value, str(value.get("name", "flow")))
+    if value["name"] in {"seed", "replay"}:
+        raise FlowError(f"{value['name']} is the name of rows that no flow makes; take another", ("name",))
+    if all("when" in way for way in value["ways"]):
+        raise FlowError(f"{value['name']}: no way suits every sentence: leave one without `when`", ("ways",))
     cells = _cells(value)
     prompts = {name: _prompt(name, raw) for name, raw in raw_prompts.items()}
-    outputs = tuple(_outputs(value, cells))
-    for cell in cells:
+    names = _names(value, cells)
+    outputs = tuple(_outputs(value, cells, names))
+    for number, cell in enumerate(cells):
+        _params(value, cells, number, names)
+        if cell.options.get("answer", "answer") not in names:
+            told = f"{value['name']}.{cell.id}: answer names {cell.options['answer']}, which no row has"
+            raise FlowError(told, ("cells", number, "answer"))
         if "prompt" in cell.options:
-            _filled(value, cells, cell, raw_prompts)
+            _filled(value, cells, cell, raw_prompts[cell.options["prompt"]], names)
     made = Flow(
         name=value["name"],
         kind=value["kind"],
@@ -257,6 +273,7 @@ def _cells(value: Mapping[str, Any]) -> tuple[Cell, ...]:
                     f"{place}: {field} names {name}, which no earlier cell makes and no {value['unit']} has",
                     (*where, field),
                 )
+        _countable(place, where, raw, value["cells"][:number], given)
         if raw["do"] == "parse" and not _written(raw["from"], value["cells"][:number]):
             raise FlowError(f"{place}: from {raw['from']}, which is no model's answer", (*where, "from"))
         _known(place, where, raw)
@@ -297,27 +314,105 @@ def _known(place: str, where: tuple[str | int, ...], raw: Mapping[str, Any]) -> 
         raise FlowError(f'{place}: a verdict needs its scale, such as ["NO", "YES"]', where)
 
 
+def _countable(
+    place: str,
+    where: tuple[str | int, ...],
+    raw: Mapping[str, Any],
+    before: Sequence[Mapping[str, Any]],
+    given: frozenset[str],
+) -> None:
+    """A fan-out is over a list whose length is bounded, a filter over a judge's number."""
+    if raw["do"] == "fan_out" and raw["over"] == "ways":
+        if any(cell.get("over") == "ways" for cell in before):
+            raise FlowError(f"{place}: over names ways, which are spread out already", (*where, "over"))
+    elif raw["do"] == "fan_out" and not _is_list(raw["over"], before, given):
+        raise FlowError(
+            f"{place}: over names {raw['over']}, which is no list to spread out", (*where, "over")
+        )
+    found = {cell["id"]: cell for cell in before}
+    if raw["do"] == "filter" and found[raw["value"]]["do"] != "judge":
+        raise FlowError(f"{place}: value names {raw['value']}, which is no judge", (*where, "value"))
+
+
+def _is_list(name: str, cells: Sequence[Mapping[str, Any]], given: frozenset[str]) -> bool:
+    cell = next((one for one in cells if one["id"] == name), None)
+    if cell is None:
+        return name == "shots" and name in given
+    return bool(cell["do"] == "join" or cell.get("parser") == "pairs" or cell.get("n", 1) > 1)
+
+
+def _ways(value: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[frozenset[str], frozenset[str]]:
+    """What a way is called in a row, and what every way holds."""
+    over = [cell for cell in cells if cell.options.get("over") == "ways"]
+    held = frozenset.intersection(*(frozenset(way) for way in value["ways"])) - {"when"}
+    held |= {"seed", "index"} | ({"shots"} if value["unit"] == "passage" else set())
+    return frozenset(str(cell.options.get("as", cell.id)) for cell in over), held
+
+
+def _names(value: Mapping[str, Any], cells: Sequence[Cell]) -> frozenset[str]:
+    """Every name that a row may come to hold."""
+    found = {"question", "answer", "context"} | UNIT_VALUES[value["unit"]]
+    for cell in cells:
+        found |= {cell.id, str(cell.options.get("as", cell.id))}
+        if cell.options.get("spread") and cell.options.get("over") == "ways":
+            found |= _ways(value, cells)[1]
+    return frozenset(found)
+
+
+def _params(value: Mapping[str, Any], cells: Sequence[Cell], number: int, names: frozenset[str]) -> None:
+    """Refuse a parameter that no server takes, or that names what no row has."""
+    called, held = _ways(value, cells)
+    for name, given in cells[number].options.get("params", {}).items():
+        root, _, part = given[1:].partition(".") if isinstance(given, str) else ("", "", "")
+        if not isinstance(given, str):
+            fits = name != "seed" or isinstance(given, int)
+        elif not given.startswith("$"):
+            fits = name == "stop"
+        elif root in called:
+            fits = part in held and (
+                name != "seed" or all(isinstance(way.get(part, 0), int) for way in value["ways"])
+            )
+        else:
+            fits = root in names | {"task"} and name != "seed"
+        if not fits:
+            told = f"{value['name']}.{cells[number].id}: params: {given!r} is no {name} of every row"
+            raise FlowError(told, ("cells", number, "params", name))
+
+
 def _filled(
     value: Mapping[str, Any],
     cells: Sequence[Cell],
     cell: Cell,
-    raw_prompts: Mapping[str, Mapping[str, Any]],
+    raw: Mapping[str, Any],
+    names: frozenset[str],
 ) -> None:
     """Refuse a prompt that names what no row has: otherwise every row would be lost by it."""
-    known = {"task", "question", "answer", "context"} | UNIT_VALUES[value["unit"]]
-    for one in cells:
-        known |= {one.id, str(one.options.get("as", one.id))}
     file = cell.options["prompt"]
-    raw = raw_prompts[file]
-    for field in ("system", "user", "shot_user", "shot_assistant"):
-        unknown = template.names(raw.get(field, "")) - known - ({"shot"} if "shot" in field else set())
+    known = CALIBRATED if cell.options.get("calibrate") else names | {"task"}
+    texts = [(field, raw.get(field, "")) for field in ("system", "user", "shot_user", "shot_assistant")]
+    for field, text in [*texts, *(("schema", one) for one in _texts(raw.get("schema")))]:
+        unknown = template.names(text) - known - ({"shot"} if field.startswith("shot") else set())
         if unknown:
+            about = f"what {cell.id} is calibrated on" if cell.options.get("calibrate") else value["name"]
             raise FlowError(
-                f"prompt {file}: {field}: {value['name']} has no {', '.join(sorted(unknown))}", (field,), file
+                f"prompt {file}: {field}: {about} has no {', '.join(sorted(unknown))}", (field,), file
             )
+    called, held = _ways(value, cells)
+    lists = {f"{name}.shots" for name in called if "shots" in held} | (names & held & {"shots"})
+    shots = raw.get("shots")
+    if shots and shots not in lists and not _is_list(shots, value["cells"], UNIT_VALUES[value["unit"]]):
+        raise FlowError(f"prompt {file}: shots: {shots} is no list that rows have", ("shots",), file)
 
 
-def _outputs(value: Mapping[str, Any], cells: Sequence[Cell]) -> list[Output]:
+def _texts(value: object) -> list[str]:
+    """The texts of a schema that are filled from the row: values of its objects."""
+    if isinstance(value, Mapping):
+        own = [part for part in value.values() if isinstance(part, str)]
+        return own + [text for part in value.values() for text in _texts(part)]
+    return [text for part in value for text in _texts(part)] if isinstance(value, list) else []
+
+
+def _outputs(value: Mapping[str, Any], cells: Sequence[Cell], names: frozenset[str]) -> list[Output]:
     """The rows that the flow asks for; a skill's row without being asked."""
     known = {cell.id for cell in cells}
     made = []
@@ -328,6 +423,12 @@ def _outputs(value: Mapping[str, Any], cells: Sequence[Cell]) -> list[Output]:
             )
         if raw.get("distractors") and "context" not in raw:
             raise FlowError(f"{value['name']}: distractors stand around a context", ("rows", number))
+        for field in ("answer", "context"):
+            said = raw.get(field, ())
+            for name in [said] if isinstance(said, str) else said:
+                if name not in names:
+                    told = f"{value['name']}: rows: {field} names {name}, which no row has"
+                    raise FlowError(told, ("rows", number, field))
         made.append(Output(**{**raw, "answer": tuple(raw["answer"]), "ask": tuple(raw.get("ask", ()))}))
     return made
 

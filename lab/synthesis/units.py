@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.synthesis.calibration import PAIRS
-from lab.synthesis.flow import Flow
+from lab.synthesis.flow import SHOTS, Flow
 from lab.synthesis.items import Example, Task
 from lab.synthesis.text import content_words, normal, shared, words
 from lab.taxonomy.sentences import sentences
 
-SHOTS = 5
 SHOT_SETS = 3
 SENTENCE_WORDS = (5, 60)
 _NUMBERS = (

@@ -50,6 +50,8 @@ rows:
   - {dataset: knowledge_short, answer: [answer]}
 keep: {near_duplicate: 0.9}
 """
+AGAIN = "{id: once_more, do: fan_out, over: ways}"
+HALF = "{id: f, do: filter, value: asked, at_least: 0.5, reason: half}"
 ASK = 'system: "You run a quiz."\nuser: "Ask about: {{ passage }}"\n'
 ANSWER = 'system: "You know the answers."\nuser: "{{ passage }}\\n\\n{{ question }}"\n'
 
@@ -167,6 +169,41 @@ def test_a_flow_that_nobody_can_read_is_an_error_and_never_the_shipped_one_inste
             f"{PATH}:10:3: quiz: one try becomes 1024 rows; 256 are the most",
         ),
         (FLOW.replace("answer: [answer]", "answer: [answer], after: dawn"), "rows after dawn"),
+        (
+            FLOW.replace("over: ways", "over: passage"),
+            f"{PATH}:10:34: quiz.way: over names passage, which is no",
+        ),
+        (FLOW.replace("over: ways", "over: siblings"), "over names siblings, which is no list"),
+        (
+            FLOW.replace("  - {id: checks,", f"  - {AGAIN}\n  - {{id: checks,"),
+            "ways, which are spread out already",
+        ),
+        (
+            FLOW.replace("  - {id: checks,", f"  - {HALF}\n  - {{id: checks,"),
+            "f: value names asked, which is no judge",
+        ),
+        (FLOW.replace("seed: $way.seed", "seed: soon"), "quiz.asked: params: 'soon' is no seed of every row"),
+        (
+            FLOW.replace("seed: $way.seed", "seed: $way.sed"),
+            "15:67: quiz.asked: params: '$way.sed' is no seed",
+        ),
+        (FLOW.replace("$way.temperature", "hot"), "'hot' is no temperature"),
+        (FLOW.replace("$way.temperature", "$mood"), "'$mood' is no temperature"),
+        (FLOW.replace("{temperature: 0.5}", "{temperature: 0.5, when: year}"), "no way suits every sentence"),
+        (
+            FLOW.replace("{temperature: 0.5}", "{temperature: 0.5, when: nice}"),
+            "ways.0.when: 'nice' is not one of",
+        ),
+        (FLOW.replace("answer: [answer]", "answer: [anser]"), "rows: answer names anser, which no row has"),
+        (
+            FLOW.replace("[answer]}", "[answer], context: chapter}"),
+            "rows: context names chapter, which no row",
+        ),
+        (
+            FLOW.replace("[question_mark]", "[grounded], answer: anser"),
+            "checks: answer names anser, which no",
+        ),
+        (FLOW.replace("name: quiz", "name: seed"), "seed is the name of rows that no flow makes"),
         (FLOW.replace("[answer]}", "[answer], distractors: 2}"), "distractors stand around a context"),
         ("a: &a [*a]\n", f"{PATH}:1:"),
         ("", f"{PATH}:1:1"),
@@ -240,6 +277,42 @@ def test_a_prompt_that_names_what_no_row_has_is_refused_before_anything_is_asked
     assert told.startswith(
         ".github/flows/quiz/prompts/ask.yaml:2:7: prompt ask.yaml: user: quiz has no chapter"
     )
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (ASK + "shots: seeds\n", "ask.yaml:3:8: prompt ask.yaml: shots: seeds is no list that rows have"),
+        (ASK + "shots: passage\n", "shots: passage is no list"),
+        (ASK + "shots: way.index\n", "shots: way.index is no list"),
+        (ASK + "shots: shots\n", "shots: shots is no list"),  # a chunk's way has them
+        (ASK + 'schema: {properties: {q: {pattern: "^{{ way.x }} {{ y }}"}}}\n', "schema: quiz has no y"),
+    ],
+)
+def test_a_prompts_examples_and_schema_are_held_against_the_row_too(
+    tmp_path: Path, ask: str, told: str
+) -> None:
+    assert told in refused(write(tmp_path, files(ask=ask)))
+
+
+def test_a_judge_that_is_calibrated_is_asked_about_nothing_that_a_seed_pair_lacks(tmp_path: Path) -> None:
+    judge = "{id: j, do: judge, prompt: answer.yaml, grader: yes_no, calibrate: true}"
+    flow = FLOW.replace("  - {id: told,", f"  - {judge}\n  - {{id: told,")
+    told = refused(write(tmp_path, files(flow=flow)))
+    assert "prompts/answer.yaml:2:7: prompt answer.yaml: user: what j is calibrated on has no passage" in told
+
+
+@pytest.mark.parametrize(
+    "schema", ["{properties: [1]}", "{properties: {pairs: {maxItems: many}}}", "{properties: 3}"]
+)
+def test_a_schema_that_says_nothing_of_pairs_is_no_reason_to_stumble(tmp_path: Path, schema: str) -> None:
+    flow = FLOW.replace(
+        "parser: question}", "parser: pairs}\n  - {id: p, do: fan_out, over: parsed, spread: true}"
+    )
+    found = read_flow(
+        FolderTree(write(tmp_path, files(flow=flow, ask=f"{ASK}schema: {schema}\n"))), PATH, "knowledge"
+    )
+    assert found.build().branches == 1
 
 
 @pytest.mark.parametrize("only", [None, [".github/flows/quiz/prompts/ask.yaml"]])
