@@ -7,7 +7,6 @@ and nothing more is written for it.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Awaitable, Mapping
@@ -23,6 +22,7 @@ from lab.synthesis.endpoints import EndpointError, endpoints_from_environment
 from lab.taxonomy.chunks import cut
 from lab.taxonomy.cost import cost
 from lab.taxonomy.diff import TreeDiff, diff
+from lab.taxonomy.document_limits import mirrors_from_environment
 from lab.taxonomy.documents import DocumentError, fetch_documents
 from lab.taxonomy.leaf import LeafError, load_leaf
 from lab.taxonomy.lint import LintReport, lint
@@ -258,7 +258,7 @@ def _make_preview(services: Services, pull: Pull, head: str, started: float, siz
 
 
 def _fetcher(services: Services, trees: Trees) -> Fetch:
-    mirrors: Mapping[str, str] = json.loads(os.environ.get("TREEWRIGHT_GIT_MIRRORS") or "{}")
+    mirrors = mirrors_from_environment(os.environ)
     cache = services.settings.data / "documents"
     return lambda ref: fetch_documents(ref, cache, trees.config.documents, mirrors)
 

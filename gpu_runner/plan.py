@@ -26,6 +26,7 @@ from lab.synthesis.flow import KINDS, Flow, FlowError
 from lab.synthesis.flow_files import FlowFiles, flow_files
 from lab.synthesis.heldout import Split, apart, split
 from lab.synthesis.items import Example, HeldOut, Task
+from lab.taxonomy import document_limits
 from lab.taxonomy.benchmarks import Items as Benchmark
 from lab.taxonomy.chunks import Chunk, cut
 from lab.taxonomy.diff import diff
@@ -62,17 +63,11 @@ class PlanSettings:
 
 
 def mirrors_from_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """`TREEWRIGHT_GIT_MIRRORS`: the operator's map from a leaf's clone URL to an internal one, as JSON."""
-    raw = env.get("TREEWRIGHT_GIT_MIRRORS", "").strip()
-    if not raw:
-        return {}
+    """The operator's map from a leaf's clone URL to an internal one. Raises `PlanError`."""
     try:
-        value = json.loads(raw)
-    except ValueError as error:
-        raise PlanError(f"TREEWRIGHT_GIT_MIRRORS is not JSON: {error}") from error
-    if not isinstance(value, dict) or not all(isinstance(url, str) for url in value.values()):
-        raise PlanError('TREEWRIGHT_GIT_MIRRORS must map URLs to URLs: {"https://…": "http://…"}')
-    return value
+        return document_limits.mirrors_from_environment(env)
+    except DocumentError as error:
+        raise PlanError(str(error)) from error
 
 
 def tokens_from_environment(env: Mapping[str, str]) -> Tokens:

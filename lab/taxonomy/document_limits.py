@@ -7,10 +7,12 @@ is an environment variable with a default, read where documents are read.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 PREFIX = "TREEWRIGHT_DOCUMENTS_"
+MIRRORS = "TREEWRIGHT_GIT_MIRRORS"
 
 
 class DocumentError(RuntimeError):
@@ -60,3 +62,17 @@ class DocumentLimits:
 def setting(name: str) -> str:
     """How to name an operator's limit to people."""
     return f"{PREFIX}{name.upper()}"
+
+
+def mirrors_from_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """`TREEWRIGHT_GIT_MIRRORS`: the operator's map from a leaf's clone URL to an internal one, as JSON.
+    Raises `DocumentError`.
+    """
+    raw = env.get(MIRRORS, "").strip()
+    try:
+        value = json.loads(raw) if raw else {}
+    except ValueError as error:
+        raise DocumentError(f"{MIRRORS} is not JSON: {error}.", "Unset it, or correct it.") from None
+    if not isinstance(value, dict) or not all(isinstance(url, str) for url in value.values()):
+        raise DocumentError(f"{MIRRORS} must map URLs to URLs:", '{"https://…": "http://…"}')
+    return value

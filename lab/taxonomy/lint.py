@@ -237,8 +237,8 @@ class _Run:
         return told + found.all()
 
     def _links(self) -> None:
-        """Links and submodules in place of a branch, of something in one, or of the configuration. A tree that
-        cannot name them has none.
+        """Links and submodules in place of a branch, of something in one, or of the configuration. A tree
+        that cannot name them has none.
         """
         names = getattr(self.tree, "links", None)
         for path in names() if names is not None else ():

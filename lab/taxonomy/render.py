@@ -149,21 +149,19 @@ def rules_markdown() -> str:
         "|---|---|---|",
         *(f"| [`{rule.id}`](#{rule.id}) | {rule.severity} | {rule.title} |" for rule in RULES.values()),
     ]
-    for rule in RULES.values():
-        lines += [
-            "",
-            f"## {rule.id}",
-            "",
-            f"**{rule.title}** ({rule.severity}{_fixed(rule.fixed_level)}).",
-            "",
-            rule.why,
-        ]
-        lines += ["", f"*Fix:* {rule.fix}"]
-        for word, example in (("Wrong", rule.bad), ("Right", rule.good)):
-            if example.strip() and example != "*":
-                shown = example.rstrip("\n").replace("\x07", "\\x07").replace("\r", "\\r")
-                lines += ["", f"{word}:", "", *_indented("\n".join(shown.split("\n")[:4]))]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(f"\n{rule_markdown(name)}" for name in RULES)]) + "\n"
+
+
+def rule_markdown(name: str) -> str:
+    """One rule, as `docs/rules.md` has it."""
+    rule = RULES[name]
+    lines = [f"## {rule.id}", "", f"**{rule.title}** ({rule.severity}{_fixed(rule.fixed_level)}).", ""]
+    lines += [rule.why, "", f"*Fix:* {rule.fix}"]
+    for word, example in (("Wrong", rule.bad), ("Right", rule.good)):
+        if example.strip() and example != "*":
+            shown = example.rstrip("\n").replace("\x07", "\\x07").replace("\r", "\\r")
+            lines += ["", f"{word}:", "", *_indented("\n".join(shown.split("\n")[:4]))]
+    return "\n".join(lines)
 
 
 def _fixed(fixed: bool) -> str:

@@ -151,3 +151,32 @@ def test_a_context_that_stands_in_no_document_is_found() -> None:
     found = document_findings(tree, [ISLES], RepositoryConfig(), lambda ref: [other])
     assert len(found) >= 5
     assert {each.file for each in found} == {f"{ISLES}/qna.yaml"}
+
+
+@pytest.mark.parametrize("command", [("lint", "--documents"), ("documents",)])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TREEWRIGHT_GIT_MIRRORS", "{"),
+        ("TREEWRIGHT_GIT_MIRRORS", '["https://example.org"]'),
+        ("TREEWRIGHT_DOCUMENTS_WORDS", "many"),
+    ],
+)
+def test_a_wrong_environment_is_no_leafs_fault(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, command: Sequence[str], variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    done = run(command[0], tree, *command[1:])
+    assert done.exit_code == 2
+    assert variable in done.stderr
+
+
+def test_a_diff_has_no_other_format(tree: Path) -> None:
+    done = run("lint", tree, "--diff", "--format", "json")
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
+def test_one_rule_is_told_in_markdown_as_the_page_of_rules_has_it() -> None:
+    told = run("explain", "seed-count", "--format", "markdown").stdout
+    assert told.startswith("## seed-count\n")
+    assert told in run("explain", "--all", "--format", "markdown").stdout

@@ -8,7 +8,7 @@ pinned yet.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +52,7 @@ class _Way:
     cut: Callable[[SourceDocument], list[Chunk]]
     tokens: Tokens
     show: bool
+    mirrors: Mapping[str, str]
 
 
 def _run(path: Path, words: int | None, tokenizer: Path | None, show: bool, format_: Format) -> int:
@@ -59,18 +60,22 @@ def _run(path: Path, words: int | None, tokenizer: Path | None, show: bool, form
     import os
 
     from lab.taxonomy.chunks import chunk, cut
+    from lab.taxonomy.document_limits import DocumentError, DocumentLimits, mirrors_from_environment
     from lab.taxonomy.tokenizer import TokenizerError, teacher_tokens
+    from lab.untrusted import Refused
 
     if not path.exists():
         typer.echo(f"There is no {path}.", err=True)
         return 2
     try:
         tokens = teacher_tokens(os.environ, tokenizer)
-    except TokenizerError as error:
+        DocumentLimits.from_environment(os.environ)
+        mirrors = mirrors_from_environment(os.environ)
+        way = _Way(lambda one: chunk(one, words) if words else cut(one, tokens), tokens, show, mirrors)
+        reports = _leaves(path, way) or [_local(path, way)]
+    except (TokenizerError, DocumentError, Refused) as error:
         typer.echo(str(error), err=True)
         return 2
-    way = _Way(lambda one: chunk(one, words) if words else cut(one, tokens), tokens, show)
-    reports = _leaves(path, way) or [_local(path, way)]
     if format_ is Format.json:
         typer.echo(json.dumps(reports, ensure_ascii=False, indent=2))
     else:
@@ -113,17 +118,15 @@ def _leaves(path: Path, way: _Way) -> list[dict[str, Any]]:
 
 
 def _pinned(leaf: str, ref: Any, policy: Any, way: _Way) -> dict[str, Any]:
-    import json
-    import os
     import time
 
+    from gpu_runner.embedded import cache_folder
     from lab.taxonomy.documents import DocumentError, read_documents
 
     start = time.monotonic()
     try:
-        mirrors = json.loads(os.environ.get("TREEWRIGHT_GIT_MIRRORS") or "{}")
-        reading = read_documents(ref, _cache(), policy, mirrors)
-    except (DocumentError, json.JSONDecodeError) as error:
+        reading = read_documents(ref, cache_folder(), policy, way.mirrors)
+    except DocumentError as error:
         return _report(leaf, ref, error=str(error))
     note = "from the cache" if reading.cached else f"fetched in {time.monotonic() - start:.1f} s"
     return _report(leaf, ref, reading.documents, way, note=note, ignored=reading.ignored)
@@ -155,13 +158,6 @@ def _local(path: Path, way: _Way) -> dict[str, Any]:
         return _report(str(path), error=str(error))
     ignored = tuple(name for name in names if kind_of(name) is None)
     return _report(str(path), None, found, way, note="not pinned", ignored=ignored)
-
-
-def _cache() -> Path:
-    import os
-
-    own = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("TREEWRIGHT_CACHE") or str(Path(own) / "treewright"))
 
 
 def _report(

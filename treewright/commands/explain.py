@@ -44,5 +44,6 @@ def _run(rule: str | None, all_: bool, format_: Format) -> int:
     if format_ is Format.markdown and all_:
         typer.echo(render.rules_markdown(), nl=False)
     else:
-        typer.echo("\n\n".join(render.rule_text(name) for name in ([rule] if rule is not None else RULES)))
+        told = render.rule_text if format_ is Format.text else render.rule_markdown
+        typer.echo("\n\n".join(told(name) for name in ([rule] if rule is not None else RULES)))
     return 0

@@ -64,6 +64,7 @@ def _run(options: Options) -> int:
     import os
 
     from lab.config import CONFIG_PATH, load_config
+    from lab.taxonomy.document_limits import DocumentError
     from lab.taxonomy.lint import LintReport, lint
     from lab.taxonomy.tokenizer import TokenizerError, teacher_tokens
     from lab.taxonomy.tree import FolderTree
@@ -71,6 +72,9 @@ def _run(options: Options) -> int:
     from lab.untrusted import Refused
 
     path, base = options.path, options.base
+    if options.diff and options.format is not Format.text:
+        typer.echo("--diff prints a diff: leave --format out.", err=True)
+        return 2
     if not path.exists():
         typer.echo(f"There is no {path}.", err=True)
         return 2
@@ -108,7 +112,7 @@ def _run(options: Options) -> int:
     except Refused as refused:
         typer.echo(f"{refused.reason} {refused.hint}", err=True)
         return 2
-    except TokenizerError as error:
+    except (TokenizerError, DocumentError) as error:
         typer.echo(str(error), err=True)
         return 2
     _show(report, tree, options.format)
@@ -162,7 +166,7 @@ def _with_documents(
     import os
 
     from gpu_runner.embedded import cache_folder
-    from gpu_runner.plan import mirrors_from_environment
+    from lab.taxonomy.document_limits import DocumentLimits, mirrors_from_environment
     from lab.taxonomy.documents import fetch_documents
     from lab.taxonomy.leaf import leaf_folders
     from lab.taxonomy.lint import LintReport
@@ -172,6 +176,7 @@ def _with_documents(
     near = None if only is None else {file.rpartition("/")[0] for file in only}
     folders = [folder for folder in leaf_folders(paths) if near is None or folder in near]
     cache, mirrors = cache_folder(), mirrors_from_environment(os.environ)
+    DocumentLimits.from_environment(os.environ)  # what is wrong with the environment is no leaf's fault
     more = document_findings(
         tree, folders, config, lambda ref: fetch_documents(ref, cache, config.documents, mirrors)
     )
