@@ -52,14 +52,14 @@ def repository(folder: Path) -> Path:
     return Path(done.decode().rstrip("\n"))
 
 
-def merge_base(folder: Path, base: str | None) -> str:
-    """The commit where HEAD left `base`; without a name, the first usual main branch that exists."""
+def merge_base(folder: Path, base: str | None, head: str = "HEAD") -> str:
+    """The commit where `head` left `base`; without a name, the first usual main branch that exists."""
     candidates = (base,) if base is not None else _USUAL
     for candidate in candidates:
         if candidate.startswith("-"):
             continue
         verify = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}")
-        commit, shared = _at_once(folder, verify, ("merge-base", candidate, "HEAD"))
+        commit, shared = _at_once(folder, verify, ("merge-base", "--end-of-options", candidate, head))
         if commit is not None:
             return (shared or commit).decode().strip()
     repository(folder)  # outside of one, that is what is wrong

@@ -69,7 +69,7 @@ def _run(
         return 2
     root = find_root(path)
     try:
-        start = merge_base(root, base) if head is None else base or merge_base(root, None)
+        start = merge_base(root, base) if head is None else base or merge_base(root, None, head)
         before = GitTree(*subtree(root, start))
         after: Tree = WorkTree(root, start) if head is None else GitTree(*subtree(root, head))
         found = diff(before, after)

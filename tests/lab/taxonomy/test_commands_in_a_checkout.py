@@ -63,3 +63,12 @@ def test_no_main_branch_is_told_with_the_names_that_were_tried(checkout: Path) -
     done = run("diff", checkout)
     assert done.exit_code == 2
     assert "There is no main branch (origin/HEAD, " in done.stderr
+
+
+def test_a_revision_is_compared_with_where_it_left_the_main_branch(checkout: Path) -> None:
+    git(checkout, "checkout", "-q", "-f", "-b", "feature")
+    commit(checkout, {f"{SKILL}/qna.yaml": examples.SKILL.replace("Tact", "Grace")})
+    git(checkout, "checkout", "-q", "main")
+    commit(checkout, {"knowledge/new/qna.yaml": examples.KNOWLEDGE})
+    done = run("diff", checkout, "--head", "feature", "--format", "json")
+    assert json.loads(done.stdout)["paths"] == [f"{SKILL}/qna.yaml"]
