@@ -383,7 +383,7 @@ def _count(delivery: str) -> int:
 
 
 def _execute(delivery: str, index: int) -> dict[str, Any]:
-    return talk.execute(services(), _comment(delivery), index).to_json()
+    return talk.execute(services(), _comment(delivery), index, f"{delivery}-{index}").to_json()
 
 
 def _now(delivery: str) -> tuple[int, int, str, str, int]:

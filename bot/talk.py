@@ -7,8 +7,9 @@ one short reply; what was done shows in the pull request's own comment.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 from bot import approve, audit, budgets, policy, publish, release, replies
@@ -47,11 +48,11 @@ def acknowledge(services: Services, said: CommentEvent) -> int:
     return services.repository(pull).react(said.comment_id, "eyes")
 
 
-def execute(services: Services, said: CommentEvent, index: int) -> Answer:
-    """The command number `index` of a comment."""
+def execute(services: Services, said: CommentEvent, index: int, job: str) -> Answer:
+    """The command number `index` of a comment; `job` is the id of the work that it may start."""
     command = parse(said.body)[index]
     pull = pull_of(services, said)
-    answer = _execute(services, pull, said, command)
+    answer = _execute(services, pull, said, command, job)
     audit.decided(
         "command",
         command=command.word if isinstance(command, Unknown) else command.name,
@@ -65,7 +66,7 @@ def execute(services: Services, said: CommentEvent, index: int) -> Answer:
     return answer
 
 
-def _execute(services: Services, pull: Pull, said: CommentEvent, command: Said) -> Answer:
+def _execute(services: Services, pull: Pull, said: CommentEvent, command: Said, job: str) -> Answer:
     if isinstance(command, Unknown):
         return Answer(False, replies.unknown(command))
     if isinstance(command, Misused):
@@ -94,9 +95,10 @@ def _execute(services: Services, pull: Pull, said: CommentEvent, command: Said) 
         return Answer(False, replies.on_hold())
     if command.name == "lint":
         return Answer(True, work="full")
+    refusal = partial(_refusal, services, pull, (said.login, said.user_id), config, person, job)
     if command.name == "retry":
-        return _retry(services, pull, said, command)
-    return _preview(services, pull, said, command, config, person)
+        return _retry(services, pull, said, command, refusal)
+    return _preview(services, pull, command, refusal)
 
 
 def _tell(services: Services, pull: Pull, command: Command) -> Answer:
@@ -122,7 +124,33 @@ def _cancel(services: Services, pull: Pull, command: Command) -> Answer:
     return Answer(True)
 
 
-def _retry(services: Services, pull: Pull, said: CommentEvent, command: Command) -> Answer:
+def _refusal(
+    services: Services,
+    pull: Pull,
+    who: tuple[str, int],
+    config: RepositoryConfig,
+    person: policy.Person,
+    job: str,
+) -> str | None:
+    """Why `who` (login and number) cannot have one more preview; None when it is granted. Then it is counted
+    at once: what waits in the queue is compute that was given away.
+    """
+    store = services.store
+    if not policy.maintains(person, approve.rules(config)):
+        why = budgets.refusal(store, pull.repo_id, *who, config.budgets, job)
+        if why is not None:
+            return why
+    store.note_preview(pull, job, *who)
+    return None
+
+
+def _retry(
+    services: Services,
+    pull: Pull,
+    said: CommentEvent,
+    command: Command,
+    refusal: Callable[[], str | None],
+) -> Answer:
     failed = services.store.release_of(pull)
     if failed is not None:
         # This very comment may have started the attempt, before a crash.
@@ -131,26 +159,20 @@ def _retry(services: Services, pull: Pull, said: CommentEvent, command: Command)
         release.start(services, pull, failed["sha"], again=said.comment_id)
         return Answer(True)
     seen = services.store.review(pull, pull.head)
-    if seen["trouble"] or seen["preview_state"] == "failed" or not seen["lint"]:
-        return Answer(True, work="preview" if publish.lint_ok(seen) else "full")
-    return Answer(False, replies.nothing_to_do(command))
+    if not seen["trouble"] and seen["preview_state"] != "failed" and seen["lint"]:
+        return Answer(False, replies.nothing_to_do(command))
+    if not publish.lint_ok(seen):
+        return Answer(True, work="full")
+    why = refusal()
+    return Answer(True, work="preview") if why is None else Answer(False, why)
 
 
-def _preview(
-    services: Services,
-    pull: Pull,
-    said: CommentEvent,
-    command: Command,
-    config: RepositoryConfig,
-    person: policy.Person,
-) -> Answer:
+def _preview(services: Services, pull: Pull, command: Command, refusal: Callable[[], str | None]) -> Answer:
     if not publish.lint_ok(services.store.review(pull, pull.head)):
         return Answer(False, replies.not_linted())
-    if not policy.maintains(person, approve.rules(config)):
-        store = services.store
-        why = budgets.refusal(store, pull.repo_id, said.login, said.user_id, config.budgets)
-        if why is not None:
-            return Answer(False, why)
+    why = refusal()
+    if why is not None:
+        return Answer(False, why)
     size = int(command.argument) if command.argument else None
     note = replies.generated_by_release() if command.name == "generate" else None
     return Answer(True, note, "preview", size)
@@ -188,7 +210,10 @@ def pressed(services: Services, event: CheckEvent, delivery: str) -> list[tuple[
         if pull.state == "open":
             green = publish.lint_ok(services.store.review(pull, pull.head))
             what = "preview" if event.identifier in {"preview", "retry"} and green else "full"
-            job = f"{delivery}-{pull.number}"
+            job, who = f"{delivery}-{pull.number}", (event.login, event.user_id)
+            if what == "preview" and _refusal(services, pull, who, config, person, job) is not None:
+                audit.decided("button over budget", repo=pull.repo, number=pull.number, login=event.login)
+                continue
             work.append((pull.repo_id, pull.number, pull.head, job, event.login, what, None, event.user_id))
     return work
 

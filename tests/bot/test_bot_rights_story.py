@@ -23,6 +23,7 @@ from lab.config import Approval, RepositoryConfig
 GOOD = EXAMPLES / "contributions/good"
 CONFIG = (EXAMPLES / "taxonomy/.github/treewright.yml").read_text()
 READY = "Ready for a maintainer"
+NOTE = "knowledge/geography/farne_mora/attribution.txt"
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,29 @@ def test_a_person_who_used_up_the_previews_is_told_so_once(world: World, change:
     more = change.say(world.person("mara"), "/preview 1")
     assert change.answered(more) == "+1"
     until(lambda: len(change.checks(change.pull()["head"]["sha"], "treewright / preview")) == 3, "the third")
+
+
+def test_no_other_way_leads_round_the_budget(world: World, change: Change) -> None:
+    text = (GOOD / NOTE).read_text()
+    head = change.push({NOTE: text + "\n"})
+    assert "used up the 2" in change.becomes("The preview did not work")
+    again = change.say(change.author, "/retry")
+    assert "used up the 2" in change.reply(again)
+    assert change.checks(head, "treewright / preview") == []
+
+
+def test_previews_that_wait_in_the_queue_count_as_well(world: World) -> None:
+    config = CONFIG.replace("per_day: 20", "per_day: 3\n  previews_in_flight: 9")
+    change = world.repository(config=config).fork(world.person("queuer"))
+    change.push(GOOD)
+    change.open()
+    change.becomes(READY)
+    world.model.wait.clear()
+    try:
+        said = change.say(change.author, "/preview 4\n/preview 5\n/preview 6")
+        assert "used up the 3" in change.reply(said)
+    finally:
+        world.model.wait.set()
 
 
 def test_an_event_that_comes_again_in_another_delivery_is_one_event(world: World, change: Change) -> None:
