@@ -135,6 +135,13 @@ def test_a_file_with_more_findings_than_are_shown_is_mended_to_its_end() -> None
     assert mended(text) == examples.SKILL + "# note\n" * 5_000
 
 
+def test_a_licence_with_a_clause_in_another_script_is_another_licence() -> None:
+    told = examples.ATTRIBUTION.replace("CC-BY-SA-4.0", "CC-BY-SA-4.0 \u975e\u5546\u7528")  # non-commercial
+    files = {**leaf(examples.SKILL), f"{SKILL}/attribution.txt": told.encode()}
+    assert [(each.rule, each.severity) for each in findings(files)] == [("licence", "error")]
+    assert fix_leaf(files, CONFIG, True).files == files
+
+
 def test_the_diff_shows_what_cannot_be_seen() -> None:
     files = leaf("\ufeff" + examples.SKILL.replace("octocat", "octocat\r").rstrip("\n"))
     shown = unified(files, fix_leaf(files, CONFIG, True))
