@@ -103,6 +103,8 @@ def _write(services: Services, pull: Pull, body: str) -> None:
     standing = _standing(repository, pull)
     if standing is not None and pull.comment_digest == body_digest and standing["body"] == body:
         return
+    # Before the edit: whoever reads from now on does not read of another head any more.
+    services.store.not_shown(pull)
     written = repository.edit_comment(int(standing["id"]), body) if standing is not None else None
     if written is None:
         written = _first(repository, pull, repository.create_comment(pull.number, body), body)
@@ -134,7 +136,7 @@ def _first(repository: Repository, pull: Pull, made: dict[str, Any], body: str) 
 
 
 def _note_shown(services: Services, pull: Pull, at: str) -> None:
-    """Remember, by GitHub's clock, since when people could read the finished result of this head."""
+    """Remember, by GitHub's clock, since when people can read the finished result of this head."""
     review = services.store.review(pull, pull.head)
     if review["preview_state"] not in {"done", "empty"}:
         return

@@ -242,6 +242,16 @@ class Store(JobBook):
         with self.write() as connection:
             self.upsert(t.reviews, row, connection)
 
+    def not_shown(self, pull: Pull) -> None:
+        """The comment is about the head of `pull` from now on: what it showed of other heads is not there any
+        more, also when one of them becomes the head again.
+        """
+        c = t.reviews.c
+        others = (c.repo_id == pull.repo_id) & (c.number == pull.number) & (c.head != pull.head)
+        with self.write() as connection:
+            gone = sa.update(t.reviews).where(others, c.shown != "").values(shown="", shown_digest="")
+            connection.execute(gone)
+
     def count_previews(self, repo_id: int, user_id: int, since: float, but: str = "") -> int:
         """Previews that a person asked for in a repository, over all of its pull requests."""
         c = t.preview_runs.c

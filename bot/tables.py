@@ -59,7 +59,7 @@ heads = sa.Table(
     sa.Index("heads_by_pull", "repo_id", "number"),
 )
 
-# What we know about one head: lint, difference, preview, and when its result was first shown to people.
+# What we know about one head: lint, difference, preview, and since when its result is shown to people.
 reviews = sa.Table(
     "reviews",
     metadata,

@@ -66,6 +66,11 @@ def test_a_push_back_and_forth_ends_at_the_first_commit_and_reviews_it_once(
     ledger = store.heads(change.pull()["base"]["repo"]["id"], change.number)
     assert [head.sha for head in ledger] == [first, second, first]
     assert [head.until is None for head in ledger] == [False, False, True]
+    # Who approves without a sha must have written after the comment showed this head again.
+    pull = store.pull(change.pull()["base"]["repo"]["id"], change.number)
+    assert pull is not None
+    until(lambda: store.review(pull, first)["shown"] >= ledger[-1].since, "the first commit is shown", 20)
+    assert store.review(pull, second)["shown"] == ""
 
     stale = change.say(mara, f"/approve {second}")
     assert f"`/approve {first}`" in change.reply(stale)
