@@ -25,6 +25,7 @@ MOST_FILES = (
     200_000  # of a tree or a change; a folder that holds itself many times has billions (a "Git bomb")
 )
 _LISTING = 64 << 20  # bytes of their names
+MOST_BYTES = 1 << 30  # that one revision gives in all: a hundred thousand paths may lead to one large blob
 _DISCARD = 8 << 20  # a larger blob is not read past: the process is replaced instead
 
 
@@ -171,6 +172,7 @@ class GitTree:
         self._environment = {**os.environ, "GIT_NO_REPLACE_OBJECTS": "1", "LC_ALL": "C"}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._given = 0
         self._trees: dict[str, tuple[Entry, ...]] = {}
         self._entries: dict[str, Entry] | None = None
         self.commit = self._resolve(f"{revision}^{{commit}}") or ""
@@ -287,6 +289,11 @@ class GitTree:
 
     def _object(self, oid: str, path: str, limit: int) -> bytes:
         with self._lock:
+            if self._given > MOST_BYTES:
+                raise Refused(
+                    f"{path} is not read: {MOST_BYTES >> 20:,} MiB of this revision were read before it.",
+                    "Split the change into smaller ones.",
+                )
             stdin, stdout = self._batch()
             stdin.write(oid.encode() + b"\n")
             stdin.flush()
@@ -297,6 +304,7 @@ class GitTree:
                     f"{path} is not in this copy of the repository.", "Fetch the revision completely."
                 )
             size = int(head[2])
+            self._given += size
             if size > limit:
                 if size > _DISCARD:
                     self.close()

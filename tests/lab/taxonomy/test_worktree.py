@@ -11,6 +11,7 @@ from git_host import commit, git
 
 from lab.config import RepositoryConfig
 from lab.taxonomy import examples
+from lab.taxonomy import tree as tree_module
 from lab.taxonomy.diff import diff
 from lab.taxonomy.lint import lint
 from lab.taxonomy.tree import FilesTree, FolderTree, GitTree, TooLarge
@@ -188,6 +189,19 @@ def test_a_folder_whose_mode_has_a_leading_zero_is_read_like_any_other(tmp_path:
     with GitTree(tmp_path, made(tmp_path, "")) as base, GitTree(tmp_path, odd) as head:
         assert f"{PLAIN}/qna.yaml" in diff(base, head).paths
         assert [leaf.path for leaf in diff(base, head).leaves] == [PLAIN]
+
+
+def test_thousands_of_paths_to_one_large_file_are_not_all_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_module, "MOST_BYTES", 2_000)
+    commit(tmp_path, {f"compositional_skills/s{n}/qna.yaml": examples.SKILL for n in range(9)})
+    with GitTree(tmp_path, "HEAD") as tree:
+        found = lint(tree, RepositoryConfig()).findings
+    unread = [each.file for each in found if each.rule == "yaml-limits"]
+    assert "compositional_skills/s0/qna.yaml" not in unread
+    assert "compositional_skills/s8/qna.yaml" in unread
+    assert any("were read before it" in each.message for each in found)
 
 
 def test_a_chain_of_folders_without_end_is_refused(tmp_path: Path) -> None:
