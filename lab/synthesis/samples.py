@@ -6,7 +6,9 @@ the document, so that the same answers always give the same samples, whichever a
 
 from __future__ import annotations
 
+import heapq
 import itertools
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -144,18 +146,26 @@ def _with_distractors(task: Task, row: Made, output: Output, own: str) -> str:
 def _rephrased(
     flow: Flow, task: Task, kept: Sequence[Made], endpoints: Mapping[str, Endpoint]
 ) -> list[Sample]:
-    """Kept questions again in the flow's phrasings, until the leaf has the rows that it should have. A
-    phrasing is a rule, not a model's work, and its sample says so; the held-out rule holds for it as for
-    any question."""
+    """Kept questions again in the flow's phrasings, until the leaf has the rows that it should have; always
+    for the answer that has fewest rows, so that no fact is taught less than another. A phrasing is a rule,
+    not a model's work, and its sample says so; the held-out rule holds for it as for any question.
+    """
     made: list[Sample] = []
-    for phrasing in flow.phrasings:
-        for row in kept:
-            if len(kept) + len(made) >= task.rows:
-                return made
-            question = phrasing.replace("{question}", row.question)
-            view = Values(question, row.answer, heldout=task.heldout, benchmark=task.benchmark)
-            if not all(check(view).passed for check in FLOOR):
-                continue
+    waiting: dict[str, deque[tuple[Made, str]]] = defaultdict(deque)
+    for turn in range(len(flow.phrasings)):
+        for place, row in enumerate(kept):
+            # In turn over the rows: were it the same for all of them, the phrasing would be learned, too.
+            phrasing = flow.phrasings[(turn + place) % len(flow.phrasings)]
+            waiting[row.answer].append((row, phrasing))
+    rows = Counter(row.answer for row in kept)
+    fewest = [(rows[answer], place, answer) for place, answer in enumerate(waiting)]
+    heapq.heapify(fewest)
+    while fewest and len(kept) + len(made) < task.rows:
+        count, place, answer = heapq.heappop(fewest)
+        row, phrasing = waiting[answer].popleft()
+        question = phrasing.replace("{question}", row.question)
+        view = Values(question, row.answer, heldout=task.heldout, benchmark=task.benchmark)
+        if all(check(view).passed for check in FLOOR):
             sample = _sample(flow, task, row, "knowledge_short", question, row.answer, None, endpoints)
             note = {
                 "check": "rephrased",
@@ -165,6 +175,9 @@ def _rephrased(
             }
             sample["grades"] = [*sample["grades"], note]
             made.append(sample)
+            count += 1
+        if waiting[answer]:
+            heapq.heappush(fewest, (count, place, answer))
     return made
 
 

@@ -125,6 +125,20 @@ def test_few_rows_are_spread_over_the_document_and_rephrasings_fill_up_the_rest(
     assert len({one["question"] for one in short}) == len(short)
 
 
+def test_the_fact_with_fewest_rows_is_rephrased_first_and_every_phrasing_is_used(tmp_path: Path) -> None:
+    many = island_task(21)
+    result, _ = run(Task(**{**vars(many), "rows": 28}), tmp_path / "s")
+    assert set(Counter(one.answer for one in result.kept).values()) == {1, 2}  # half were asked about twice
+    short = [
+        one
+        for one in result.samples
+        if one["dataset"] == "knowledge_short" and one["lineage"]["flow"] != "seed"
+    ]
+    assert set(Counter(one["answer"] for one in short).values()) == {2}
+    phrasings = {grade["detail"] for one in short for grade in one["grades"] if grade["check"] == "rephrased"}
+    assert len(phrasings) == len(load_flow("knowledge").phrasings)
+
+
 def test_the_teacher_is_never_shown_the_answered_question_of_the_same_sentence() -> None:
     for unit in units(load_flow("knowledge"), island_task()):
         assert unit.values["shots"]
