@@ -257,12 +257,14 @@ class Play:
                 house.check_alive()
                 time.sleep(1)
                 shown = self.follow(run["id"], shown)
-                if time.monotonic() > next_word and (word := house.last_word(run["id"])) != said:
-                    self.say(f"      [dim]{escape(word)}[/dim]")
-                    said, next_word = word, time.monotonic() + 20
+                if time.monotonic() > next_word and (words := house.printed(run["id"])) and words[-1] != said:
+                    self.say(f"      [dim]{escape(words[-1][:160])}[/dim]")
+                    said, next_word = words[-1], time.monotonic() + 20
                 run = dict(house.api("ada", "GET", f"/repos/acme/taxonomy/actions/runs/{run['id']}"))
             self.follow(run["id"], shown)
             if run["conclusion"] != "success":
+                for word in house.printed(run["id"])[-12:]:
+                    self.say(f"      {escape(word)}")
                 raise StoryError(f"the release run ended with {run['conclusion']}: {run['html_url']}")
             scene["outcome"] = "plan, generate, tune, benchmark, gate and publish succeeded"
             self.story.facts["run"] = run
