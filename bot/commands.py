@@ -3,7 +3,8 @@
 A command is a line of its own, starting with `/`, in a paragraph of a NEW comment. What stands in a quote, a
 list, a heading, code, HTML or a link is talk about commands and not a command; edits are never read (a
 command that can be edited into a comment can be edited after somebody answered it). Markdown is parsed by
-markdown-it-py, so this holds for every way of writing a quote or a block of code.
+markdown-it-py, so this holds for every way of writing a quote or a block of code; what stands between HTML
+tags of blocks (`<blockquote>`, `<details>`) is in HTML, also where CommonMark sees paragraphs of their own.
 """
 
 from __future__ import annotations
@@ -140,6 +141,17 @@ Said = Command | Misused | Unknown
 _MARKDOWN = MarkdownIt("commonmark").disable("text_join")
 _LINE = re.compile(r"/([A-Za-z][A-Za-z-]{0,31})(?:[ \t]+(\S.*?))?[ \t]*", re.DOTALL)
 
+_BLOCKS = "article|aside|blockquote|center|details|div|dl|ol|pre|section|table|ul"
+_TAG = re.compile(rf"<!--.*?(?:-->|\Z)|<(/?)({_BLOCKS})\b[^<>]*>", re.IGNORECASE | re.DOTALL)
+
+
+def _depth(html: str, before: int) -> int:
+    """In how many HTML blocks one is after `html`. One that is never closed goes on to the end."""
+    for tag in _TAG.finditer(html):
+        if tag[2]:
+            before = max(0, before - 1) if tag[1] else before + 1
+    return before
+
 
 def _plain_lines(inline: Token) -> list[str]:
     """The lines of a paragraph that are text and nothing else."""
@@ -175,8 +187,11 @@ def parse(comment: str) -> list[Said]:
     """The commands of a comment in order, each once, at most `MOST_COMMANDS`."""
     said: list[Said] = []
     tokens = _MARKDOWN.parse(comment[:_LONGEST_COMMENT])
-    for before, token in pairwise(tokens):
-        if before.type != "paragraph_open" or before.level != 0 or token.type != "inline":
+    depth = 0
+    for before, token in pairwise([Token("", "", 0), *tokens]):
+        if token.level == 0 and token.type == "html_block":
+            depth = _depth(token.content, depth)
+        if depth or before.type != "paragraph_open" or before.level != 0 or token.type != "inline":
             continue
         for line in _plain_lines(token):
             found = _parse_line(line)
