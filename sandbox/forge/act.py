@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +106,9 @@ def command(spec: Spec) -> list[str]:
 
 
 class Reader:
-    """Folds act's JSON lines into `Progress`; `log` is told each line of output as (job, step, text)."""
+    """Folds act's JSON lines into `Progress`; `log` is told each line of output as (job, step, text).
+    `called` are the names of the reusable workflows that this one calls.
+    """
 
     def __init__(
         self,
@@ -114,14 +116,17 @@ class Reader:
         secrets: tuple[str, ...] = (),
         log: Callable[[Json, int, str], None] | None = None,
         next_id: Callable[[], int] | None = None,
+        called: Collection[str] = (),
     ) -> None:
         self.progress = Progress()
         self.workflow_name = workflow_name
+        self.called = called
         self.secrets = tuple(secret for secret in secrets if secret)
         self.log = log or (lambda job, step, text: None)
         self.next_id = next_id or (lambda: len(self.progress.jobs) + 1)
         self._jobs: dict[str, Json] = {}
         self._steps: dict[tuple[str, str, str], Json] = {}
+        self._summaries: dict[tuple[str, str], str] = {}
 
     def feed(self, line: str) -> bool:
         """Takes one line; answers whether the state of a job or a step changed."""
@@ -141,8 +146,7 @@ class Reader:
         job, changed = self._job(said, at)
         number, step_changed = self._step(job, said, at, message)
         if said.get("command") == "summary":
-            job["summary"] += self._clean(str(said.get("content", "")))
-            changed = True
+            changed = self._summary(job, said)
         elif message and not message.startswith("LocalRepositoryCache"):
             self.log(job, number, message)
         if "jobResult" in said:
@@ -193,11 +197,13 @@ class Reader:
         """act says `Workflow/job`, and `caller/Workflow/job` for a reusable workflow's job; GitHub says
         `job` and `caller / job`."""
         name = self._clean(str(said["job"])).strip()
-        if self.workflow_name and name.startswith(f"{self.workflow_name}/"):
+        parts = name.split("/", 2)  # a caller may be named as its workflow is, so this comes first
+        if len(parts) == 3 and parts[1] in self.called:
+            name = f"{parts[0]} / {parts[2]}"
+        elif self.workflow_name and name.startswith(f"{self.workflow_name}/"):
             name = name.removeprefix(f"{self.workflow_name}/")
-        elif name.count("/") >= 2:
-            caller, _, job = name.split("/", 2)
-            name = f"{caller} / {job}"
+        elif len(parts) == 3:
+            name = f"{parts[0]} / {parts[2]}"
         matrix = said.get("matrix") or {}
         values = ", ".join(str(value) for value in matrix.values()) if isinstance(matrix, dict) else ""
         return f"{name} ({values})" if values else name
@@ -224,6 +230,18 @@ class Reader:
             step["conclusion"] = _CONCLUSIONS.get(str(said["stepResult"]), "failure")
             changed = True
         return int(step["number"]), changed
+
+    def _summary(self, job: Json, said: Json) -> bool:
+        """act tells the summary of a composite action's step once more as that of the action itself. GitHub
+        shows the steps' summaries one below the other.
+        """
+        text = self._clean(str(said.get("content", "")))
+        key = (str(job["id"]), str((said.get("stepID") or [""])[0]))
+        if not text or self._summaries.get(key) == text:
+            return False
+        self._summaries[key] = text
+        job["summary"] += f"{text}\n\n"
+        return True
 
     def _finish(self, job: Json, result: str, at: str) -> None:
         job["status"], job["conclusion"], job["completed_at"] = (

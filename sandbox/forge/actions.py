@@ -206,8 +206,9 @@ class Runner:
         self._check_out(repo, run, checkout)
         with forge.lock:
             body = workflows.parse((checkout / run.workflow).read_bytes(), run.workflow)
+            own = f"{repo.full_name}/{run.workflow}@{run.ref}"
             specs = self.specs[run.id] = workflows.job_specs(
-                body, f"{repo.full_name}/{run.workflow}@{run.ref}",
+                body, own,
                 lambda uses: self._called(repo, run, checkout, uses),
             )  # fmt: skip
             forge.ensure_account(BOT, "Bot", "GitHub Actions")
@@ -232,7 +233,8 @@ class Runner:
                             forge.runs.put(run)
 
                 hidden = (token, request_token, *repo.secrets.values())
-                reader = act.Reader(run.name, hidden, keep, forge.next_id)
+                called = {one.workflow_name for one in specs if one.workflow_ref != own}
+                reader = act.Reader(run.name, hidden, keep, forge.next_id, called)
                 process = act.Process(spec)
                 with forge.lock:
                     self.process = process

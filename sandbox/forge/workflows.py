@@ -37,6 +37,7 @@ class JobSpec:
     environment: str | None
     permissions: Mapping[str, str]
     workflow_ref: str  # the file that defines it, as in the claim job_workflow_ref
+    workflow_name: str
 
 
 def parse(data: bytes, path: str) -> Json:
@@ -139,7 +140,7 @@ def job_specs(
     `load` answers the parsed file and its ref for a `uses:`, None when it is not at hand. Raises
     `InvalidError` when a called workflow asks for more than its caller gave it.
     """
-    default = _permissions(body.get("permissions"))
+    default, name = _permissions(body.get("permissions")), str(body.get("name") or "")
     found: list[JobSpec] = []
     for key, job in body["jobs"].items():
         if not isinstance(job, dict):
@@ -157,7 +158,8 @@ def job_specs(
         environment = job.get("environment")
         if isinstance(environment, dict):
             environment = environment.get("name")
-        found.append(JobSpec(str(key), str(environment) if environment else None, granted, workflow_ref))
+        where = str(environment) if environment else None
+        found.append(JobSpec(str(key), where, granted, workflow_ref, name))
     return found
 
 

@@ -75,6 +75,7 @@ on:
 permissions: {contents: read}
 jobs:
   release:
+    name: Release
     permissions: {contents: write, id-token: write}
     uses: treewright/treewright/.github/workflows/release.yml@v1
     with: {key: "${{ inputs.key }}"}
@@ -102,6 +103,7 @@ jobs:
       - uses: treewright/treewright/actions/greet@v1
       - name: Identity
         run: |
+          echo '## Known' >> "$GITHUB_STEP_SUMMARY"
           H="Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN"
           curl --noproxy '*' -sf -H "$H" "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=hub" > answer.json
           tr -d '{}" ' < answer.json | tr ',' '\\n' | grep ^value: | tr '.' ' '
@@ -208,6 +210,7 @@ def test_a_reusable_workflow_gets_an_identity_only_where_it_is_declared(
     (product / "actions" / "greet" / "action.yml").write_text(
         "name: Greet\ndescription: Says hello.\nruns:\n  using: composite\n  steps:\n"
         "    - shell: bash\n      run: echo hello from an action\n"
+        "    - shell: bash\n      run: printf '## Greeted' >> $GITHUB_STEP_SUMMARY\n"
     )
     settings = RunnerSettings(local_actions={"treewright/treewright@v1": product})
     world = make_world(files=files(release=CALLER), runner=settings)
@@ -218,7 +221,11 @@ def test_a_reusable_workflow_gets_an_identity_only_where_it_is_declared(
     assert "hello from an action" in text
     assert "403" in text.splitlines()
     jobs = world.http(world.ada).get(f"/repos/acme/taxonomy/actions/runs/{run['id']}/jobs").json()["jobs"]
-    assert [job["name"] for job in jobs] == ["release / build", "release / publish"]
+    assert [job["name"] for job in jobs] == ["Release / build", "Release / publish"]
+    assert [job["summary"] for job in world.forge.runs.get(run["id"]).jobs] == [
+        "",
+        "## Greeted\n\n## Known\n\n",
+    ]
     token = (
         next(line for line in text.splitlines() if line.startswith("value:"))
         .removeprefix("value:")
