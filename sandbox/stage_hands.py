@@ -53,9 +53,12 @@ EVENTS = ("check_run", "installation", "issue_comment", "pull_request", "reposit
 # leave it undecided at times, so it asks for less, too; how it decides is tested apart.
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "preview": {"seeds": 2, "samples": 4},
-    "generate": {"rows_changed": 100, "rows_unchanged": 4, "replay_rows": 16},
+    "generate": {"rows_changed": 150, "rows_unchanged": 4, "replay_rows": 16},
     "gate": {"general_margin": 0.2, "confidence": 0.8},
 }
+
+
+ACT_MARKS = ("⭐", "✅", "❌", "🏁", "exit status")
 
 
 class StoryError(RuntimeError):
@@ -312,11 +315,12 @@ class House:
             raise StoryError(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
         return answer.json() if answer.content else None
 
-    def last_word(self, run_id: int) -> str:
-        """The newest line that a step of the run has printed."""
+    def printed(self, run_id: int) -> list[str]:
+        """What the steps of a run have printed so far, without act's own lines about steps."""
         run = self.forge.forge.runs.get(run_id)
         lines = self.forge.actions.log_lines(run) if run else []
-        return next((line["text"].strip() for line in reversed(lines) if line["text"].strip()), "")[:160]
+        texts = [str(line["text"]).strip() for line in lines]
+        return [text for text in texts if text and not text.startswith(ACT_MARKS)]
 
     def redeliver_everything(self) -> None:
         """Ask the forge to deliver every webhook again, as an App's owner can, and wait until it has."""
