@@ -45,11 +45,19 @@ def find_root(path: Path) -> Path:
 def repository(folder: Path) -> Path:
     """The top of the Git checkout that `folder` lies in. Raises `Refused`."""
     done = _git(folder, "rev-parse", "--show-toplevel")
-    if done is None:
+    if done is not None:
+        return Path(done.decode().rstrip("\n"))
+    owner = next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
+    if owner is None:
         raise Refused(
             f"{folder} is not inside a Git repository.", "Run it in a checkout, or leave --base out."
         )
-    return Path(done.decode().rstrip("\n"))
+    # In a container the checkout often belongs to another user, and then Git refuses to read it.
+    raise Refused(
+        f"Git does not read the repository at {owner}.",
+        f"`git -C {owner} status` says why; if it belongs to another user, run "
+        f"`git config --global --add safe.directory {owner}`.",
+    )
 
 
 def merge_base(folder: Path, base: str | None, head: str = "HEAD") -> str:

@@ -72,3 +72,13 @@ def test_a_revision_is_compared_with_where_it_left_the_main_branch(checkout: Pat
     commit(checkout, {"knowledge/new/qna.yaml": examples.KNOWLEDGE})
     done = run("diff", checkout, "--head", "feature", "--format", "json")
     assert json.loads(done.stdout)["paths"] == [f"{SKILL}/qna.yaml"]
+
+
+@pytest.mark.parametrize("command", [("lint", "--base", "main"), ("diff",)])
+def test_a_checkout_of_another_user_is_told_as_such(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # Git's own switch for its tests
+    done = run(command[0], checkout, *command[1:])
+    assert done.exit_code == 2
+    assert f"safe.directory {checkout}" in done.stderr
