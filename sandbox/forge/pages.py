@@ -18,10 +18,11 @@ from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from starlette.exceptions import HTTPException
 
 from sandbox.forge import markdown, pulls, reviews, views
 from sandbox.forge.actions import Runner
-from sandbox.forge.git import EMPTY_TREE, FileChange
+from sandbox.forge.git import EMPTY_TREE, Entry, FileChange
 from sandbox.forge.records import CheckRun, Pull, Repo
 from sandbox.forge.state import Forge
 from sandbox.forge.wire import LockedRouter
@@ -136,13 +137,15 @@ def state_of(checks: list[CheckRun]) -> str:
 def router(forge: Forge, actions: Runner) -> APIRouter:
     api = LockedRouter(forge.lock)
 
-    def public(owner: str, name: str) -> Repo | None:
+    def missing() -> HTTPException:
+        return HTTPException(404, "There is nothing here.")
+
+    def public(owner: str, name: str) -> Repo:
         """Pages have no sign-in, so a private repository has none."""
         repo = forge.repo(owner, name)
-        return None if repo is None or repo.private else repo
-
-    def missing() -> HTMLResponse:
-        return problem(404, "There is nothing here.")
+        if repo is None or repo.private:
+            raise missing()
+        return repo
 
     def frame(repo: Repo, tab: str) -> dict[str, Any]:
         opened = sum(1 for p in forge.pulls if p.repo == repo.id and p.state == "open")
@@ -184,32 +187,27 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
     @api.get("/{owner}/{name}")
     def repository(owner: str, name: str) -> Response:
         repo = public(owner, name)
-        if repo is None:
-            return missing()
         return tree_page(repo, repo.default_branch, "")
 
     @api.get("/{owner}/{name}/tree/{rest:path}")
     def tree(owner: str, name: str, rest: str) -> Response:
         repo = public(owner, name)
-        found = split(repo, rest) if repo else None
-        if repo is None or found is None:
-            return missing()
-        return tree_page(repo, *found)
+        return tree_page(repo, *split(repo, rest))
 
-    def split(repo: Repo, rest: str) -> tuple[str, str] | None:
+    def split(repo: Repo, rest: str) -> tuple[str, str]:
         """`branch/with/slashes/path` as (ref, path): the shortest ref that is one."""
         git, parts = forge.git(repo), rest.split("/")
         for cut in range(1, min(len(parts), 8) + 1):
             if git.resolve("/".join(parts[:cut])):
                 return "/".join(parts[:cut]), "/".join(parts[cut:])
-        return None
+        raise missing()
 
     def tree_page(repo: Repo, ref: str, path: str) -> Response:
         git = forge.git(repo)
         sha = git.resolve(ref)
         entries = git.entries(sha, path) if sha else []
         if path and not entries:
-            return missing()
+            raise missing()
         entries.sort(key=lambda entry: (entry.kind != "tree", entry.path))
         readme = next((e for e in entries if e.path.rpartition("/")[2].lower() == "readme.md"), None)
         text = git.blob(readme.sha)[:MAX_SHOWN].decode("utf-8", "replace") if readme else ""
@@ -219,42 +217,38 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
             commit=commit, clone=views.page(forge, f"/{repo.full_name}.git"), **frame(repo, "code"),
         )  # fmt: skip
 
+    def file_at(repo: Repo, rest: str) -> tuple[str, Entry]:
+        """The ref and the file that a path after `blob/` or `raw/` names."""
+        ref, path = split(repo, rest)
+        entry = forge.git(repo).entry(forge.git(repo).resolve(ref) or "", path)
+        if entry is None or entry.kind != "blob":
+            raise missing()
+        return ref, entry
+
     @api.get("/{owner}/{name}/blob/{rest:path}")
     def blob(owner: str, name: str, rest: str) -> Response:
         repo = public(owner, name)
-        found = split(repo, rest) if repo else None
-        if repo is None or found is None:
-            return missing()
-        git = forge.git(repo)
-        entry = git.entry(git.resolve(found[0]) or "", found[1])
-        if entry is None or entry.kind != "blob":
-            return missing()
-        data = git.blob(entry.sha)[:MAX_SHOWN]
+        ref, entry = file_at(repo, rest)
+        data = forge.git(repo).blob(entry.sha)[:MAX_SHOWN]
         text = None if b"\0" in data else data.decode("utf-8", "replace")
         return page(
-            "blob.html", title=found[1], ref=found[0], path=found[1], text=text, entry=entry,
-            rendered=found[1].lower().endswith(".md"), **frame(repo, "code"),
+            "blob.html", title=entry.path, ref=ref, path=entry.path, text=text, entry=entry,
+            rendered=entry.path.lower().endswith(".md"), **frame(repo, "code"),
         )  # fmt: skip
 
     @api.get("/{owner}/{name}/raw/{rest:path}")
     def raw(owner: str, name: str, rest: str) -> Response:
         repo = public(owner, name)
-        found = split(repo, rest) if repo else None
-        if repo is None or found is None:
-            return missing()
-        git = forge.git(repo)
-        entry = git.entry(git.resolve(found[0]) or "", found[1])
-        if entry is None or entry.kind != "blob":
-            return missing()
-        return Response(git.blob(entry.sha), headers=SECURITY, media_type="text/plain; charset=utf-8")
+        data = forge.git(repo).blob(file_at(repo, rest)[1].sha)
+        return Response(data, headers=SECURITY, media_type="text/plain; charset=utf-8")
 
     @api.get("/{owner}/{name}/commit/{sha}")
     def commit_page(owner: str, name: str, sha: str) -> Response:
         repo = public(owner, name)
-        full = forge.git(repo).resolve(sha) if repo else None
-        if repo is None or full is None:
-            return missing()
         git = forge.git(repo)
+        full = git.resolve(sha)
+        if full is None:
+            raise missing()
         commit = git.commit(full)
         changes = git.changes(commit.parents[0] if commit.parents else EMPTY_TREE, full)
         files = [
@@ -267,26 +261,23 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
     @api.get("/{owner}/{name}/pulls")
     def list_pulls(owner: str, name: str, state: str = "all") -> Response:
         repo = public(owner, name)
-        if repo is None:
-            return missing()
         found = [p for p in forge.pulls if p.repo == repo.id and state in ("all", p.state)][::-1]
         rows = [(p, state_of(latest_checks(forge, repo, p.head_sha))) for p in found]
         return page(
             "pulls.html", title=f"Pull requests of {repo.full_name}", rows=rows, **frame(repo, "pulls")
         )
 
-    def numbered(owner: str, name: str, number: int) -> tuple[Repo, Pull] | None:
+    def numbered(owner: str, name: str, number: int) -> tuple[Repo, Pull]:
         repo = public(owner, name)
-        pull = forge.pull(repo, number) if repo else None
-        return (repo, pull) if repo and pull else None
+        pull = forge.pull(repo, number)
+        if pull is None:
+            raise missing()
+        return repo, pull
 
     @api.get("/{owner}/{name}/pull/{number:int}.diff")
     @api.get("/{owner}/{name}/pull/{number:int}.patch")
     def patch(owner: str, name: str, number: int) -> Response:
-        found = numbered(owner, name, number)
-        if found is None:
-            return missing()
-        repo, pull = found
+        repo, pull = numbered(owner, name, number)
         git = forge.git(repo)
         base = git.merge_base(pull.base_sha, pull.head_sha) or pull.base_sha
         text = git.run("diff", "--no-ext-diff", "--no-textconv", base, pull.head_sha, "--")
@@ -294,10 +285,7 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
 
     @api.get("/{owner}/{name}/pull/{number:int}")
     def pull_page(owner: str, name: str, number: int) -> Response:
-        found = numbered(owner, name, number)
-        if found is None:
-            return missing()
-        repo, pull = found
+        repo, pull = numbered(owner, name, number)
         comments = [c for c in forge.comments if c.repo == repo.id and c.number == number]
         marks: dict[str, dict[str, int]] = {}
         for reaction in forge.reactions:
@@ -318,28 +306,24 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
 
     @api.get("/{owner}/{name}/pull/{number:int}/commits")
     def pull_commits(owner: str, name: str, number: int) -> Response:
-        found = numbered(owner, name, number)
-        if found is None:
-            return missing()
-        listed = pulls.commits(forge, *found)
-        title = f"Commits · {found[1].title}"
-        return page("pull_commits.html", title=title, commits=listed, **pull_frame(*found, "commits"))
+        repo, pull = numbered(owner, name, number)
+        listed = pulls.commits(forge, repo, pull)
+        return page(
+            "pull_commits.html", title=f"Commits · {pull.title}", commits=listed,
+            **pull_frame(repo, pull, "commits"),
+        )  # fmt: skip
 
     @api.get("/{owner}/{name}/pull/{number:int}/checks")
     def pull_checks(owner: str, name: str, number: int) -> Response:
-        found = numbered(owner, name, number)
-        if found is None:
-            return missing()
+        repo, pull = numbered(owner, name, number)
         apps = {app.id: app for app in forge.apps}
-        title = f"Checks · {found[1].title}"
-        return page("pull_checks.html", title=title, apps=apps, **pull_frame(*found, "checks"))
+        return page(
+            "pull_checks.html", title=f"Checks · {pull.title}", apps=apps, **pull_frame(repo, pull, "checks")
+        )
 
     @api.get("/{owner}/{name}/pull/{number:int}/files")
     def pull_files(owner: str, name: str, number: int) -> Response:
-        found = numbered(owner, name, number)
-        if found is None:
-            return missing()
-        repo, pull = found
+        repo, pull = numbered(owner, name, number)
         files = []
         remarks: dict[str, dict[int, list[reviews.Remark]]] = {}
         for remark in reviews.remarks(forge, repo, pull):
@@ -360,8 +344,8 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
     @api.get("/{owner}/{name}/runs/{key:int}")
     def check_page(owner: str, name: str, key: int) -> Response:
         repo, run = public(owner, name), forge.checks.get(key)
-        if repo is None or run is None or run.repo != repo.id:
-            return missing()
+        if run is None or run.repo != repo.id:
+            raise missing()
         apps = {app.id: app for app in forge.apps}
         return page("check.html", title=run.name, checks=[run], apps=apps, **frame(repo, "pulls"))
 
@@ -370,43 +354,29 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
     @api.get("/{owner}/{name}/actions")
     def runs(owner: str, name: str) -> Response:
         repo = public(owner, name)
-        if repo is None:
-            return missing()
         found = [run for run in forge.runs if run.repo == repo.id][::-1]
         return page("runs.html", title=f"Runs of {repo.full_name}", runs=found, **frame(repo, "actions"))
 
     @api.get("/{owner}/{name}/actions/runs/{key:int}")
     def run_page(owner: str, name: str, key: int) -> Response:
         repo, run = public(owner, name), forge.runs.get(key)
-        if repo is None or run is None or run.repo != repo.id:
-            return missing()
+        if run is None or run.repo != repo.id:
+            raise missing()
         logs: dict[tuple[int, int], list[str]] = {}
         for line in actions.log_lines(run):
             logs.setdefault((line["job"], line["step"]), []).append(line["text"])
         return page("run.html", title=run.title, run=run, logs=logs, **frame(repo, "actions"))
 
-    def release_rows(repo: Repo, tag: str | None = None) -> list[Any]:
-        found = [r for r in forge.releases if r.repo == repo.id and not r.draft and tag in (None, r.tag)][
-            ::-1
-        ]
-        return [(item, [a for a in forge.assets if a.release == item.id]) for item in found]
-
     @api.get("/{owner}/{name}/releases")
-    def releases(owner: str, name: str) -> Response:
-        repo = public(owner, name)
-        if repo is None:
-            return missing()
-        rows = release_rows(repo)
-        return page(
-            "releases.html", title=f"Releases of {repo.full_name}", rows=rows, **frame(repo, "releases")
-        )
-
     @api.get("/{owner}/{name}/releases/tag/{tag:path}")
-    def release(owner: str, name: str, tag: str) -> Response:
+    def releases(owner: str, name: str, tag: str | None = None) -> Response:
+        """All of them, or the one of a tag."""
         repo = public(owner, name)
-        rows = release_rows(repo, tag) if repo else []
-        if repo is None or not rows:
-            return missing()
-        return page("releases.html", title=tag, rows=rows, **frame(repo, "releases"))
+        found = [r for r in forge.releases if r.repo == repo.id and not r.draft and tag in (None, r.tag)]
+        if tag is not None and not found:
+            raise missing()
+        rows = [(item, [a for a in forge.assets if a.release == item.id]) for item in reversed(found)]
+        title = tag or f"Releases of {repo.full_name}"
+        return page("releases.html", title=title, rows=rows, **frame(repo, "releases"))
 
     return api
