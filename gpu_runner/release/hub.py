@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from lab.contracts import file_digest
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+TRIES = 4
 COMMITS_LOOKED_AT = 100
 KEPT = ".gitattributes"  # the Hub's own file
 
@@ -81,23 +83,37 @@ def signed_in(resource: str, endpoint: str, env: Mapping[str, str]) -> Iterator[
 def publish_repository(
     target: Target, endpoint: str, env: Mapping[str, str], say: Callable[[str], None]
 ) -> str:
-    """Commit and tag what is not there yet; returns the released commit."""
+    """Commit and tag what is not there yet; returns the released commit. Somebody else's commit meanwhile
+    (412), a Hub that is busy or an answer that was lost is no end: each try looks before it writes."""
     import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, OIDCError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OIDCError,
+        RepositoryNotFoundError,
+    )
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    try:
-        with signed_in(target.resource, endpoint, env) as api:
-            return _publish(api, target, say)
-    except RepositoryNotFoundError as error:
-        raise PublishError(
-            f"{target.resource} is not on {endpoint}, or this identity cannot see it: create it once by "
-            "hand (a "
-            "workflow's token creates nothing) and register the workflow as its trusted publisher"
-        ) from error
-    except (HfHubHTTPError, OIDCError, httpx2.HTTPError) as error:
-        raise PublishError(f"{target.resource}: {_first_lines(error)}") from error
+    for attempt in range(TRIES):
+        try:
+            with signed_in(target.resource, endpoint, env) as api:
+                return _publish(api, target, say)
+        except RepositoryNotFoundError as error:
+            raise PublishError(
+                f"{target.resource} is not on {endpoint}, or this identity cannot see it: create it once by "
+                "hand (a workflow's token creates nothing) and register the workflow as its trusted publisher"
+            ) from error
+        except (HfHubHTTPError, LocalEntryNotFoundError, OIDCError, httpx2.HTTPError) as error:
+            passing = isinstance(error, LocalEntryNotFoundError | httpx2.TransportError) or (
+                isinstance(error, HfHubHTTPError)
+                and (error.response.status_code in (412, 429) or error.response.status_code >= 500)
+            )
+            if not passing or attempt + 1 == TRIES:
+                raise PublishError(f"{target.resource}: {_first_lines(error)}") from error
+            say(f"{target.resource}: {_first_lines(error)}; looking again")
+            time.sleep(2**attempt)
+    raise AssertionError("the last try returns or raises")
 
 
 def _publish(api: HfApi, target: Target, say: Callable[[str], None]) -> str:
@@ -177,14 +193,14 @@ def _require_ours(api: HfApi, target: Target, revision: str) -> None:
 
 def _lock_at(api: HfApi, target: Target, revision: str) -> bool:
     """Whether the repository holds this release's lock, byte for byte, at that revision."""
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     with tempfile.TemporaryDirectory(prefix="treewright-lock-") as folder:
         try:
             path = api.hf_hub_download(
                 target.id, LOCK, repo_type=target.kind, revision=revision, local_dir=folder
             )
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:  # only this one says that there is none
             return False
         return file_digest(Path(path)) == target.lock_digest
 

@@ -211,6 +211,7 @@ class Interruption:
         self.app = app
         self.pattern: str | None = None
         self.then: Callable[[], None] | None = None
+        self.status = 500
         self.writes: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -221,7 +222,7 @@ class Interruption:
         if not hit:
             await self.app(scope, receive, send)
             return
-        self.pattern = None
+        self.pattern, status = None, self.status
 
         async def lost(_message: Any) -> None:
             return
@@ -230,7 +231,7 @@ class Interruption:
         if self.then is not None:
             self.then()
         body = b"the answer was lost"
-        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
 
