@@ -48,7 +48,10 @@ def test_a_code_becomes_an_app_as_github_describes_it(world: World) -> None:
         ({"default_permissions": {"checks": "all"}}, "none of read"),
         ({"default_events": ["installation"]}, "every App gets it"),
         ({"redirect_url": "javascript:alert(1)"}, "must be http"),
+        ({"redirect_url": "http://example.org; script-src *"}, "must be http"),
+        ({"redirect_url": "http://[x"}, "must be http"),
         ({"hook_attributes": {}}, "must be http"),
+        ({"hook_attributes": "https://example.org"}, "must be http"),
     ],
 )
 def test_a_manifest_that_github_would_refuse_is_refused(
