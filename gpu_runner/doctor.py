@@ -9,6 +9,7 @@ when its role is asked for, and a room that is not installed adds nothing.
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import importlib.util
 import json
@@ -194,12 +195,15 @@ def endpoint(role: str, needed: bool) -> Check:
                 f"Set {variable} to an OpenAI-compatible address that ends in /v1, or run `treewright serve`."
             )
             return Result(name, "failed" if needed else "warning", "not set", fix)
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            shown = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        except ValueError:  # a port out of range, half a bracket
+            parts, shown = urlsplit(""), ""
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             return Result(
                 name, "failed", "not an http address", f"{variable} must look like http://HOST:PORT/v1."
             )
-        shown = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
         request = urllib.request.Request(f"{url}/models")  # noqa: S310  (http or https only, see above)
         key = context.environment.get(f"TREEWRIGHT_{role.upper()}_KEY", "").strip()
         if key:
@@ -211,6 +215,9 @@ def endpoint(role: str, needed: bool) -> Check:
         except urllib.error.HTTPError as error:
             fix = f"Set TREEWRIGHT_{role.upper()}_KEY." if error.code in (401, 403) else "Ask its operator."
             return Result(name, "failed", f"{shown} answers {error.code}", fix)
+        except http.client.HTTPException as error:  # something else listens there; the text may hold a key
+            fix = f"Nothing there speaks HTTP: mend {variable}."
+            return Result(name, "failed", f"{shown}: {type(error).__name__}"[:300], fix)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = getattr(error, "reason", error)
             return Result(

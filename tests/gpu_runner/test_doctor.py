@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import sys
 import threading
 from collections.abc import Iterator
@@ -77,6 +78,9 @@ def test_an_endpoint_that_serves_another_model_is_failed(tmp_path: Path, served:
         ("", "not set"),
         ("file:///etc/passwd", "not an http address"),
         ("http://127.0.0.1:9/v1", "refused"),
+        ("http://127.0.0.1:99999/v1", "not an http address"),
+        ("http://[::1/v1", "not an http address"),
+        ("http://127.0.0.1 9/v1", "InvalidURL"),
     ],
 )
 def test_an_endpoint_that_cannot_be_reached_says_why(tmp_path: Path, url: str, words: str) -> None:
@@ -84,6 +88,20 @@ def test_an_endpoint_that_cannot_be_reached_says_why(tmp_path: Path, url: str, w
     assert result.state == "failed"
     assert words in result.found
     assert "TREEWRIGHT_STUDENT_URL" in result.help
+
+
+def test_a_port_on_which_something_else_listens_is_told_as_that(tmp_path: Path) -> None:
+    class Shell(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Shell) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        result = endpoint("teacher", needed=True)(context(tmp_path, TREEWRIGHT_TEACHER_URL=url))
+    assert (result.state, result.found) == ("failed", f"{url}: BadStatusLine")
+    assert result.help == "Nothing there speaks HTTP: mend TREEWRIGHT_TEACHER_URL."
 
 
 def test_a_key_in_an_address_is_never_shown(tmp_path: Path) -> None:
