@@ -45,6 +45,9 @@ def explain(problem: str, context: str, text: str, offset: int, start: int) -> T
     offset = min(offset, max(0, len(text) - 1))
     here = text[offset : offset + 1]
     both = f"{context} {problem}"
+    told = _pasted(text, start, offset)
+    if told is not None:
+        return told
     if "quoted scalar" in context and "end of stream" in problem:
         return Told(
             start, "A quote opens here and is never closed.", "Close it, or put the text into a block (`|`)."
@@ -70,7 +73,9 @@ def explain(problem: str, context: str, text: str, offset: int, start: int) -> T
     if here in ("@", "`", "%") and "cannot start any token" in problem:
         return Told(
             offset,
-            f"A value cannot start with `{here}`.",
+            "A value cannot start with a backtick."
+            if here == "`"
+            else f"A value cannot start with `{here}`.",
             "Put the value in quotes.",
             _quoted(_line(text, offset)),
         )
@@ -164,20 +169,72 @@ def _colon(text: str, offset: int) -> Told:
     )
 
 
+def _pasted(text: str, start: int, offset: int) -> Told | None:
+    """What came along from elsewhere: a Markdown fence, a merge's marks, spaces that YAML does not take."""
+    line = _line(text, offset)
+    if line.startswith("```"):
+        hint = "Delete this line, and the one that closes it: the file is YAML as a whole."
+        return Told(text.rfind("\n", 0, offset) + 1, "A Markdown fence stands here.", hint)
+    begin = text.rfind("\n", 0, min(start, offset)) + 1
+    for _ in range(_ABOVE):  # such spaces make a line part of the value above, which fails further down
+        begin = text.rfind("\n", 0, max(0, begin - 1)) + 1
+    for match in _ODD.finditer(text, begin, offset + 1):
+        if match.group("merge"):
+            hint = "Keep one of the two sides, and delete the lines `<<<<<<<`, `=======` and `>>>>>>>`."
+            return Told(match.start("merge"), "A merge left its marks here.", hint)
+        odd = _line(text, match.start())
+        margin = odd[: len(odd) - len(odd.lstrip())]
+        return Told(
+            match.end() - 1,
+            f"The indentation has a space here that YAML does not take (U+{ord(match.group()[-1]):04X}).",
+            "Write plain spaces; such a one often comes along when text is copied from a web page.",
+            " " * len(margin) + odd.lstrip(),
+        )
+    return None
+
+
+_ABOVE = 10  # lines
+_ODD = re.compile(
+    "^(?:(?P<merge><{7} |={7}$|>{7} )"
+    r"|[ ]*[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000](?=\s*(?:- |[A-Za-z_]+:)))",
+    re.MULTILINE,
+)
+
+
 def _indentation(text: str, offset: int) -> Told:
     line = _line(text, offset)
-    before = text[: text.rfind("\n", 0, offset) + 1].rstrip("\n").rsplit("\n", 1)[-1]
-    if _after_quote(line, offset - (text.rfind("\n", 0, offset) + 1)):
+    begin = text.rfind("\n", 0, offset) + 1
+    before = text[:begin].rstrip("\n").rsplit("\n", 1)[-1]
+    done = line[: offset - begin].rstrip()
+    if done[-1:] in ("'", '"') and line[offset - begin :].strip():
+        opened = _opened_before(text, begin, done)
+        if opened is not None:
+            closes = f"line {text.count(chr(10), 0, offset) + 1}"
+            message = f"A quote opens here and is closed by the next one only, on {closes}."
+            return Told(opened, message, "Close it where the value ends.")
         return Told(
             offset,
             "Text follows a closing quote.",
             "Put the whole value in quotes; an apostrophe inside single quotes is written twice (`''`).",
         )
+    value = _KEYED.match(line)
+    if done[-1:] in ("]", "}") and value is not None and value.group(2)[:1] in ("[", "{"):
+        return Told(
+            offset,
+            f"Text follows a closing `{done[-1]}`.",
+            f"Put the whole value in quotes: one that starts with `{value.group(2)[0]}` is not read as text.",
+            _quoted(line),
+        )
+    if re.match(r" *-[A-Za-z_]", line):
+        dash = line.index("-") + 1
+        hint = "Write `- `, a dash and a space, before a list's entry."
+        return Told(begin + dash, "A space is missing after the dash.", hint, f"{line[:dash]} {line[dash:]}")
     indent = len(line) - len(line.lstrip(" "))
-    above = len(before) - len(before.lstrip(" "))
+    above = re.match(r" *(?:- +)*", before)
     return Told(
         offset,
-        f"The indentation does not fit: {indent} spaces here, {above} on the line above.",
+        f"The indentation does not fit: the text begins in column {indent + 1} here, in column "
+        f"{(above.end() if above else 0) + 1} on the line above.",
         (
             "Align keys of one entry below each other; every entry of a list starts with `- ` in the "
             "same column."
@@ -185,8 +242,16 @@ def _indentation(text: str, offset: int) -> Told:
     )
 
 
-def _after_quote(line: str, column: int) -> bool:
-    return bool(re.search(r"['\"]\s*$", line[:column])) and bool(line[column:].strip())
+def _opened_before(text: str, begin: int, done: str) -> int | None:
+    """Where the quote that the end of `done` closes was opened, when that was on an earlier line."""
+    mark = done[-1]
+    if done.count(mark) % 2 == 0:
+        return None
+    for line in reversed(list(re.finditer(r"[^\n]+", text[max(0, begin - 8000) : begin]))):
+        opens = re.match(rf"(?:.*?:|\s*-) +{mark}", line.group())
+        if opens is not None and line.group().count(mark) % 2:
+            return max(0, begin - 8000) + line.start() + opens.end() - 1
+    return None
 
 
 def _first_bare(text: str, offset: int) -> int:

@@ -56,6 +56,9 @@ def test_a_bare_yes_is_a_boolean_and_a_quoted_one_is_text() -> None:
         (b"a: b: c\n", (1, 5, "yaml-syntax")),
         (b"a:\n\t- b\n", (2, 1, "yaml-syntax")),
         (b"a: 'It's'\n", (1, 8, "yaml-syntax")),
+        (b'a: "open\nb: 1\nc: "shut"\n', (1, 4, "yaml-syntax")),
+        ("a:\n  - b: 1\n\u00a0\u00a0\u00a0\u00a0c: 2\n    d: 3\n".encode(), (3, 1, "yaml-syntax")),
+        (b"a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> x\n", (2, 1, "yaml-syntax")),
         (b"a: 1\n---\nb: 1\n", (2, 1, "yaml-syntax")),
         (b"a: [1\nb: 2\n", (1, 4, "yaml-syntax")),
         (b"a: 1\na: 2\n", (2, 1, "duplicate-key")),
@@ -92,6 +95,24 @@ def test_a_mistake_is_named_at_its_own_place(data: bytes, expected: tuple[int, i
 )
 def test_text_that_needs_what_cannot_be_seen_is_taken(text: str) -> None:
     assert isinstance(parse_yaml(f"a: {text}\n".encode()), YamlNode)
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "suggestion"),
+    [
+        ("a: [Mora](https://example.org)", "Text follows a closing `]`", "a: '[Mora](https://example.org)'"),
+        ("a: {name} is here", "Text follows a closing `}`", "a: '{name} is here'"),
+        ("a:\n  - b: 1\n  -b: 2", "A space is missing after the dash", "  - b: 2"),
+        ("a:\n  - b: 1\n   c: 2", "in column 4 here, in column 5 on the line above", None),
+        ("```yaml\na: 1\n```", "Markdown fence", None),
+        ("a:\n  - b: 1\n\u00a0\u00a0\u00a0 c: 2\n    d: 3", "U+00A0", "    c: 2"),
+    ],
+)
+def test_a_mistake_is_told_as_what_a_person_did(text: str, told: str, suggestion: str | None) -> None:
+    found = parse_yaml(f"{text}\n".encode())
+    assert isinstance(found, list)
+    assert told in found[0].message
+    assert found[0].suggestion == suggestion
 
 
 def test_a_value_with_a_colon_gets_the_line_in_quotes_as_a_suggestion() -> None:
