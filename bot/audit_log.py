@@ -58,14 +58,17 @@ class AuditLog:
     @classmethod
     def reading(cls, url: str) -> AuditLog:
         """The log of a bot that may be running; makes nothing. Raises `LookupError` when there is none."""
-        place = sa.engine.make_url(url)
+        try:
+            place = sa.engine.make_url(url)
+        except sa.exc.ArgumentError:
+            raise LookupError("the database's address is no SQLAlchemy URL") from None
         if place.drivername.startswith("sqlite") and not Path(place.database or "").is_file():
             raise LookupError(f"{place.database}: no such file")
-        engine = sa.create_engine(url)
         try:
+            engine = sa.create_engine(url)
             if not sa.inspect(engine).has_table(_records.name):
                 raise LookupError(f"{place.render_as_string()}: holds no audit log")
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, ImportError) as error:
             raise LookupError(f"{place.render_as_string()}: {type(error).__name__}") from None
         return cls(engine)
 

@@ -29,6 +29,7 @@ SKEW_WARNS, SKEW_FAILS = 10.0, 60.0
 """Seconds. GitHub refuses a token issued in its future; a minute off is what PyGithub and we allow for."""
 _SECONDS = 10.0
 _PREFIX = "TREEWRIGHT_BOT_"
+_DATABASE_FIX = f"Start it, or mend {_PREFIX}DATABASE (postgresql+psycopg://USER:PASSWORD@HOST/NAME)."
 _RECENT = 30
 
 
@@ -282,7 +283,10 @@ def webhook_secret(settings: Settings) -> Result:
 
 
 def database(settings: Settings) -> Result:
-    url = sa.engine.make_url(settings.database_url)
+    try:
+        url = sa.engine.make_url(settings.database_url)
+    except sa.exc.ArgumentError:
+        return Result("database", "failed", "its address is no SQLAlchemy URL", _DATABASE_FIX)
     shown = url.render_as_string(hide_password=True)
     if url.drivername.startswith("sqlite"):
         folder = Path(url.database or ".").parent
@@ -290,19 +294,12 @@ def database(settings: Settings) -> Result:
             return Result("database", "ok", f"the bot makes {url.database} at its start")
         if not os.access(folder, os.W_OK):
             return Result("database", "failed", f"{folder} cannot be written", "Give it to the bot's user.")
-    engine = sa.create_engine(url)
+    asks = "SELECT sqlite_version()" if url.drivername.startswith("sqlite") else "SELECT version()"
     try:
-        with engine.connect() as connection:
-            version = connection.execute(
-                sa.text(
-                    "SELECT sqlite_version()" if url.drivername.startswith("sqlite") else "SELECT version()"
-                )
-            ).scalar_one()
+        with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
+            version = connection.execute(sa.text(asks)).scalar_one()
     except (sa.exc.SQLAlchemyError, ImportError) as error:
-        fix = f"Start it, or mend {_PREFIX}DATABASE (postgresql+psycopg://USER:PASSWORD@HOST/NAME)."
-        return Result("database", "failed", f"{shown}: {type(error).__name__}", fix)
-    finally:
-        engine.dispose()
+        return Result("database", "failed", f"{shown}: {type(error).__name__}", _DATABASE_FIX)
     return Result("database", "ok", f"{shown} ({str(version).split(' on ')[0]})")
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from bot import audit, dashboard, jobs, metrics
+from bot import audit, dashboard, doctor, jobs, metrics
 from bot.audit_log import AuditLog
 from bot.inbox import Dispatcher
 from bot.intake import Intake
@@ -70,12 +70,22 @@ class Bot:
 
 
 def build(settings: Settings) -> FastAPI:
-    """The ASGI app of a bot; everything behind it starts with the server."""
+    """The ASGI app of a bot; everything behind it starts with the server. Raises `SettingsError` when it
+    could not work.
+    """
+    key = doctor.private_key(settings)
+    if key.state == "failed":
+        raise SettingsError(f"the bot cannot start:\n  the private key {key.found}. {key.help}")
     try:
         teacher_tokens(os.environ)
     except TokenizerError as error:
         raise SettingsError(f"the bot cannot start:\n  {error}") from None
-    services = Services.open(settings)
+    try:
+        services = Services.open(settings)
+    except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
+        why = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        place = "TREEWRIGHT_BOT_DATABASE" if settings.database else f"TREEWRIGHT_BOT_DATA ({settings.data})"
+        raise SettingsError(f"the bot cannot start:\n  {place} cannot be opened: {why}") from None
     store, log = services.store, AuditLog(services.store.engine, services.store.write)
 
     def further(troubles: Callable[[], list[str]]) -> APIRouter | None:

@@ -116,6 +116,10 @@ def load(file: Path | None = None, **overrides: Any) -> Settings:
         raise SettingsError("the bot cannot start:\n  " + "\n  ".join(lines)) from None
     except OSError as error:
         raise SettingsError(f"TREEWRIGHT_BOT_PRIVATE_KEY_FILE: {error.strerror}: {error.filename}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(
+            "TREEWRIGHT_BOT_PRIVATE_KEY_FILE: not a PEM file; download one from the App's page"
+        ) from None
     return settings
 
 

@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import requests
 import sqlalchemy as sa
 from github import GithubException
 
@@ -173,6 +174,9 @@ def of_pull(app: App, repo: str, number: int, text: str = "", login: str = "") -
         raise SimulationError(
             f"GitHub answered {error.status}: is the App installed on {repo}, and is there a #{number}?"
         ) from None
+    except requests.RequestException as error:
+        where = app.settings.api_url
+        raise SimulationError(f"{where} could not be reached ({type(error).__name__})") from None
     comment = {
         "id": 10**15,
         "body": text,

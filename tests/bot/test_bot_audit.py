@@ -254,6 +254,12 @@ def test_no_log_is_an_error_and_no_empty_file_is_made(tmp_path: Path) -> None:
     assert not place.exists()
 
 
+@pytest.mark.parametrize("address", ["nonsense", "no+driver://host/name"])
+def test_a_database_that_is_none_is_said_to_be_none(address: str) -> None:
+    done = CliRunner().invoke(app, ["audit", "verify", "--database", address])
+    assert (done.exit_code, "Name the database with --database" in done.output) == (2, True)
+
+
 def test_secrets_do_not_enter_the_log_and_whose_wish_it_was_does(tmp_path: Path) -> None:
     store, log = opened(tmp_path)
     audit.keep_in(log)

@@ -92,12 +92,12 @@ def run(
 
     try:
         loaded = load(settings)
+        from bot.main import serve
+
+        serve(loaded, host, port)
     except SettingsError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    from bot.main import serve
-
-    serve(loaded, host, port)
 
 
 def replay(
