@@ -111,6 +111,8 @@ def execute(
     if len(named) != len(inputs):
         raise StageError(f"{name}: two inputs share a name: {', '.join(map(str, inputs))}")
     digests = {label: input_digest(path) for label, path in named.items()}
+    for path in named.values():
+        _require_current(path)
     key = digest({"stage": name, "inputs": digests, "settings": dict(settings), "tools": versions})
     partial = outputs.with_name(f"{outputs.name}.partial-{key.removeprefix('sha256:')[:8]}")
     outputs.parent.mkdir(parents=True, exist_ok=True)
@@ -203,6 +205,24 @@ def input_digest(path: Path) -> str:
     raise StageError(f"{path} is not there: run `treewright {path.name}` first")
 
 
+def _require_current(folder: Path) -> None:
+    """Refuse an earlier stage's folder when what it was made from was made anew beside it: another commit was
+    planned, and nothing generated from it yet."""
+    if not (folder / MANIFEST).is_file():
+        return
+    manifest = read_manifest(folder)
+    for name, digested in manifest.inputs.items():
+        before = folder.parent / name
+        if not (before / MANIFEST).is_file():
+            continue
+        if read_manifest(before).digest != digested:
+            raise StageError(
+                f"{folder}: {manifest.stage} was run on another {name} than the one here: run `treewright "
+                f"{manifest.stage}` again"
+            )
+        _require_current(before)
+
+
 def tool_versions(names: Sequence[str]) -> dict[str, str]:
     """Python, Treewright and the named distributions; one that is not installed is an error, not a gap."""
     versions = {"python": platform.python_version()}
@@ -262,6 +282,7 @@ def _swap(partial: Path, outputs: Path) -> None:
     shutil.rmtree(partial / SCRATCH, ignore_errors=True)
     if outputs.exists():
         old = outputs.with_name(f"{outputs.name}.old-{os.getpid()}")
+        shutil.rmtree(old, ignore_errors=True)  # in a container a killed run had this very number
         outputs.rename(old)
     partial.rename(outputs)
     _fsync_folder(outputs.parent)

@@ -205,3 +205,34 @@ def test_two_processes_cannot_run_one_stage_at_once(tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_what_was_made_from_an_earlier_plan_is_not_built_on(tmp_path: Path) -> None:
+    def plan(text: str) -> None:
+        execute("plan", [], tmp_path / "plan", {"head": text}, lambda p: _write(p / "plan.json", text))
+
+    def later(name: str, before: str) -> Manifest:
+        return execute(name, [tmp_path / before], tmp_path / name, {}, lambda p: _write(p / "out", name))
+
+    plan("one commit")
+    later("generate", "plan")
+    later("tune", "generate")
+    plan("another commit")
+    for name, before in (("tune", "generate"), ("benchmark", "tune")):
+        with pytest.raises(StageError, match=r"generate was run on another plan .* `treewright generate`"):
+            later(name, before)
+    later("generate", "plan")
+    assert later("tune", "generate").reused  # the other plan gave the same rows
+
+
+def test_a_folder_left_over_from_a_killed_run_of_the_same_number_is_in_nobodys_way(tmp_path: Path) -> None:
+    _run(tmp_path, setting=1)
+    left = tmp_path / f"generate.old-{os.getpid()}"  # in a container, every run has the same process id
+    left.mkdir()
+    (left / "rows.jsonl").write_text("old")
+    assert not _run(tmp_path, setting=2).reused
+    assert not left.exists()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
