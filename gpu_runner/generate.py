@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from gpu_runner.plan import flows_in, tasks_of
 from gpu_runner.serving import ServingError
-from gpu_runner.stage import Manifest, execute
+from gpu_runner.stage import Manifest, execute, input_digest
 from gpu_runner.supervise import named, served_roles
 from lab.config import RepositoryConfig
 from lab.contracts import (
@@ -151,10 +151,13 @@ def run(
 
 
 def read_plan(work: Path) -> dict[str, Any]:
-    """`work/plan/plan.json`. Raises `GenerateError` that names the missing step."""
+    """`work/plan/plan.json`. Raises `GenerateError` that names the missing step, `StageError` when the folder
+    was changed since.
+    """
     path = work / "plan" / "plan.json"
     if not path.is_file():
         raise GenerateError(f"{path} is not there: run `treewright plan` first.")
+    input_digest(path.parent)  # before anything in it is trusted
     plan: dict[str, Any] = read_json(path, "plan")
     return plan
 
@@ -327,7 +330,7 @@ def _write(
         for task, leaf in zip(tasks, leaves(), strict=True):
             numbers.append(leaf["numbers"])
             counts.update(sample["dataset"] for sample in leaf["samples"])
-            if task.rows and leaf["numbers"]["asked"] and not leaf["samples"]:
+            if _failed(leaf["numbers"]):
                 barren.append(task.leaf)
             yield from leaf["samples"]
         yield from replayed
@@ -347,10 +350,19 @@ def _write(
             "samples": dict(sorted(counts.items())),
         },
     )
+    if failed and not replayed and all(one.reason == "request-failed" for one in failed):
+        barren.append("replay")
     if barren:
         raise GenerateError(
-            f"No row at all for {', '.join(barren)}; {outputs / 'yield.json'} has the reasons."
+            f"The endpoints failed what was asked for {', '.join(barren)} (see "
+            f"{outputs / 'rejections.jsonl'}). Run again when they work: what was answered is kept."
         )
+
+
+def _failed(numbers: Mapping[str, Any]) -> bool:
+    """Whether a leaf has no row because of its endpoints, and not because of what they said."""
+    failures: int = numbers["rejected"].get("request-failed", 0)
+    return not numbers["kept"] and 2 * failures >= max(numbers["asked"], 1)
 
 
 def yield_of(result: LeafResult) -> dict[str, Any]:

@@ -313,6 +313,7 @@ def _side_file(tree: Tree, path: str) -> list[Any]:
         if line.strip():
             try:
                 rows.append(json.loads(line))
+                canonical(rows[-1])  # NaN and half a surrogate pair are read, and could not be written
             except (ValueError, RecursionError) as error:
                 raise PlanError(f"{path}:{number}:1: not JSON: {error}") from None
     return rows

@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 from gpu_runner.generate import GenerateError, GenerateSettings, Progress, run
 from gpu_runner.plan import PlanSettings
 from gpu_runner.plan import run as plan
+from gpu_runner.stage import StageError
 from lab.contracts import read_json, read_lines
 from lab.synthesis.endpoints import EndpointError
+from lab.synthesis.engine import EngineSettings
 from tests.gpu_runner.synthesis_world import ISLAND, World, build, commit_all
 from tests.lab.synthesis.helpers import Model, Rule, asker, model
 
@@ -153,6 +155,24 @@ def test_missing_and_dead_endpoints_are_told_with_the_variable(world: World, tmp
         run(work, env, GenerateSettings())
     with pytest.raises(GenerateError, match="treewright plan"):
         run(tmp_path / "empty", env)
+
+
+def test_a_run_whose_endpoints_fail_everything_is_not_taken_for_done(world: World, tmp_path: Path) -> None:
+    work = planned(world, tmp_path / "work")
+    settings = GenerateSettings(engine=EngineSettings(attempts=1))
+    sick = True
+    with answering(lambda body: 500 if sick else asker(body)) as found:
+        with pytest.raises(GenerateError, match=rf"failed what was asked for .*{ISLAND}, replay \(.* again"):
+            run(work, found.environment(), settings)
+        assert not (work / "generate").exists()
+        sick = False
+        run(work, found.environment(), settings)
+    told = read_json(work / "generate" / "yield.json", "yield")
+    assert next(leaf for leaf in told["leaves"] if leaf["leaf"] == ISLAND)["delivered"]
+    assert told["replay"] == {"rows": 5, "failed": 0}
+    (work / "plan" / "plan.json").write_text('{"version":', "utf-8")
+    with pytest.raises(StageError, match=r"plan\.json has other content"):
+        run(work, found.environment())
 
 
 def test_the_command_leaves_with_2_and_says_what_to_set(

@@ -130,10 +130,11 @@ def test_mirrors_must_map_addresses_to_addresses() -> None:
             mirrors_from_environment({"TREEWRIGHT_GIT_MIRRORS": wrong})
 
 
-def test_a_side_file_with_a_broken_line_names_the_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["{broken", '{"prompt": NaN}', '{"prompt": "\\ud800"}'])
+def test_a_side_file_with_a_broken_line_names_the_line(tmp_path: Path, line: str) -> None:
     world = build(tmp_path)
     path = world.tree / ".treewright" / "general.jsonl"
-    path.write_text(path.read_text("utf-8") + "{broken\n", "utf-8")
+    path.write_text(path.read_text("utf-8") + f"{line}\n", "utf-8")
     head = commit_all(world.tree, "Break the benchmark")
     with pytest.raises(PlanError, match=r"\.treewright/general\.jsonl:\d+:1: not JSON"):
         run(world.tree, tmp_path / "work", PlanSettings(head, world.base), world.cache, world.env)
@@ -152,7 +153,8 @@ def test_the_command_reports_and_uses_its_exit_codes(
     assert f"added {ISLAND}" in done.output
     assert read_json(tmp_path / "plan" / "plan.json")["pull_requests"] == [2, 3]
     assert problems("plan", read_json(tmp_path / "plan" / "plan.json")) == []
-    assert CliRunner().invoke(app, [*arguments, "--pull-requests", "two"]).exit_code == 2
+    for wrong in ("two", "0", "2,-3"):
+        assert CliRunner().invoke(app, [*arguments, "--pull-requests", wrong]).exit_code == 2
     assert (
         CliRunner().invoke(app, ["plan", str(world.tree), "--work", str(tmp_path), "--head", "no"]).exit_code
         == 2

@@ -37,6 +37,8 @@ def plan(
 
     try:
         numbers = tuple(int(part) for part in pull_requests.replace("#", "").split(",") if part.strip())
+        if any(number < 1 for number in numbers):
+            raise ValueError
     except ValueError:
         typer.echo(
             f"treewright plan: --pull-requests takes numbers such as 2,3, not {pull_requests!r}", err=True
