@@ -253,8 +253,9 @@ def _fetch(
     source: Source, revision: str | None, scratch: Path, progress: Callable[[str], None]
 ) -> tuple[str, list[tuple[str, str, str]]]:
     """The only function of the benchmarks that reaches the network, and only by `stage-benchmarks`."""
+    import httpx2
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     api = HfApi(library_name="treewright")
     try:
@@ -266,9 +267,10 @@ def _fetch(
             api.hf_hub_download(
                 source.repository, path, repo_type="dataset", revision=info.sha, local_dir=scratch
             )
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (httpx2.HTTPError, OfflineModeIsEnabled, OSError) as error:  # the Hub's own errors are both
+        told = next(iter(str(error).splitlines()), type(error).__name__)
         raise BenchmarkError(
-            f"{source.repository} cannot be fetched ({str(error).splitlines()[0]}); on a machine without "
+            f"{source.repository} cannot be fetched ({told}); on a machine without "
             f"network, copy the data set's files there and use `--from FOLDER`"
         ) from error
     return str(info.sha), files

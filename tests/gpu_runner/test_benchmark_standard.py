@@ -154,9 +154,12 @@ def test_a_set_is_fetched_from_the_hub_at_a_commit_and_nothing_else_of_it(
     assert newest.files == taken.files
 
 
+@pytest.mark.parametrize("network", [True, False])
 def test_a_data_set_that_is_not_there_says_how_to_go_on_without_a_network(
-    hub: RunningHub, tmp_path: Path
+    hub: RunningHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: bool
 ) -> None:
+    if not network:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     result = CliRunner().invoke(app, ["stage-benchmarks", "gsm8k", "--data", str(tmp_path / "data")])
     assert result.exit_code == 2
     told = " ".join(result.output.split())
