@@ -197,10 +197,15 @@ def _document(found: Findings, document: YamlNode, config: RepositoryConfig) -> 
 
 def _over_https(line: str, repo: YamlNode, hosts: Iterable[str]) -> str | None:
     """The line with the same repository's https address, where its own only has another beginning or end."""
-    match = re.match(r"(?:https?://|git://|ssh://git@|git@)?([A-Za-z0-9.-]+)[/:](.+)", repo.text)
+    # A colon ends the host in `git@host:path` only; in an address with a scheme a port follows it.
+    match = re.match(
+        r"(?:(?:(?:https?|git)://|ssh://git@)([A-Za-z0-9.-]+)(?::\d*)?/|git@([A-Za-z0-9.-]+):|([A-Za-z0-9.-]+)/)(.+)",
+        repo.text,
+    )
     if match is None or line.count(repo.text) != 1:
         return None
-    url = f"https://{match.group(1)}/{match.group(2).rstrip('/')}"
+    host = match.group(1) or match.group(2) or match.group(3)
+    url = f"https://{host}/{match.group(4).rstrip('/')}"
     try:
         return line.replace(repo.text, clone_url(url, tuple(hosts)))
     except Refused:

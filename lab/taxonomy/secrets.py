@@ -119,7 +119,8 @@ def _secrets(number: int, line: str) -> Iterator[Leak]:
 def _personal(number: int, line: str) -> Iterator[Leak]:
     for match in _EMAIL.finditer(line) if "@" in line else ():
         before = line[max(0, match.start() - 120) : match.start()]
-        if not _RESERVED.search(match.group(1)) and not re.search(r"://[^\s/]*:$", before):
+        shared = match.group().startswith("git@")  # how Git hosts are addressed over ssh: nobody's
+        if not shared and not _RESERVED.search(match.group(1)) and not re.search(r"://[^\s/]*:$", before):
             yield Leak("personal-data", number, match.start() + 1, "an e-mail address")
     for match in _DIGITS.finditer(line):
         digits = re.sub(r"\D", "", match.group())

@@ -135,6 +135,23 @@ def test_a_file_with_more_findings_than_are_shown_is_mended_to_its_end() -> None
     assert mended(text) == examples.SKILL + "# note\n" * 5_000
 
 
+@pytest.mark.parametrize(
+    ("url", "becomes"),
+    [
+        ("http://github.com/acme/documents", "https://github.com/acme/documents"),
+        ("https://github.com:8443/acme/documents.git", "https://github.com/acme/documents.git"),
+        ("ssh://git@github.com:22/acme/documents", "https://github.com/acme/documents"),
+        ("git@github.com:acme/documents.git", "https://github.com/acme/documents.git"),
+        ("github.com/acme/documents/", "https://github.com/acme/documents"),
+        ("github.com:22/acme/documents", "github.com:22/acme/documents"),
+        ("https://other.example/acme/documents", "https://other.example/acme/documents"),
+    ],
+)
+def test_an_address_is_mended_to_the_same_repository_or_not_at_all(url: str, becomes: str) -> None:
+    text = examples.KNOWLEDGE.replace("https://github.com/acme/documents.git", url)
+    assert f"  repo: {becomes}\n" in mended(text, ISLES)
+
+
 def test_a_licence_with_a_clause_in_another_script_is_another_licence() -> None:
     told = examples.ATTRIBUTION.replace("CC-BY-SA-4.0", "CC-BY-SA-4.0 \u975e\u5546\u7528")  # non-commercial
     files = {**leaf(examples.SKILL), f"{SKILL}/attribution.txt": told.encode()}
