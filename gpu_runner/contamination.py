@@ -10,10 +10,11 @@ since it is small; the rows are streamed.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from gpu_runner.benchmark.scoring import folded
 
 RUN = 13
 _WORD = re.compile(r"\w+")
@@ -30,7 +31,7 @@ class Hit:
 
 def normal(text: str) -> tuple[str, ...]:
     """The words of a text without case, punctuation and spacing."""
-    return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+    return tuple(_WORD.findall(folded(text)))
 
 
 def contaminated(items: Iterable[tuple[str, str]], rows: Iterable[Mapping[str, Any]]) -> list[Hit]:

@@ -43,8 +43,16 @@ class Scored:
 
 def words(text: str) -> list[str]:
     """The comparable words of a text, in order."""
-    plain = _POSSESSIVE.sub("", unicodedata.normalize("NFKC", text).casefold())
-    return [_form(word) for word in _WORD.findall(plain)]
+    return [_form(word) for word in _WORD.findall(_POSSESSIVE.sub("", folded(text)))]
+
+
+def folded(text: str) -> str:
+    """The text without case, and without marks that are characters of their own: to a regular expression the
+    vowel signs of Devanagari and its like are no letters, and would cut every word into single ones."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    if plain.isascii():
+        return plain
+    return "".join(letter for letter in plain if unicodedata.category(letter)[0] != "M")
 
 
 def _form(word: str) -> str:

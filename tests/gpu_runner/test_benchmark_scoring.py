@@ -35,6 +35,8 @@ KESHWICK = "The highest hill of Farne Mora is Mount Keshwick, which rises 412 me
             True,
         ),
         ("首都は?", "首都は京都です", "京都です", True),
+        ("भारत की राजधानी क्या है?", "नई दिल्ली", "नई दिल्ली है", True),
+        ("भारत की राजधानी क्या है?", "नई दिल्ली", "दाल और नई नदी का पानी लाल है", False),  # its letters only
     ],
 )
 def test_an_answer_is_judged_by_the_stated_rule(

@@ -219,6 +219,8 @@ def test_every_item_about_a_context_that_was_seen_is_found() -> None:
 def test_another_wording_and_the_answer_itself_are_no_contamination() -> None:
     rows_ = [sample("Name the capital of the island.", "What is the capital? It is Pellagrove.")]
     assert contaminated([("q", "What is the capital?"), ("r", LONG)], rows_) == []
+    nine_words = "भारत की राजधानी नई दिल्ली है और बहुत पुरानी"
+    assert contaminated([("q", f"{nine_words}?")], [sample(f"{nine_words}, हाँ?")]) == []
 
 
 @settings(deadline=None)
