@@ -15,20 +15,14 @@ import signal
 import subprocess
 import sys
 import time
-from types import FrameType
 
 GRACE_SECONDS = 10.0
 
 
 def main(parent: int, command: list[str]) -> int:
-    ending = False
-
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal ending
-        ending = True  # the group got the same signal; wait for the server to end by itself
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    # The group gets the same signal: wait for the server to end by itself.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         child = subprocess.Popen(command)
     except OSError as error:
@@ -38,8 +32,8 @@ def main(parent: int, command: list[str]) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = child.wait(0.25)
             return code if code >= 0 else 128 - code
-        if os.getppid() != parent and not ending:
-            os.killpg(0, signal.SIGTERM)  # our own handler waits on
+        if os.getppid() != parent:  # also while it was waiting for a server that it had told to end
+            os.killpg(0, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(GRACE_SECONDS)
             time.sleep(0.1)

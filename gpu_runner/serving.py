@@ -233,15 +233,14 @@ def _tail(log: Path, lines: int = 15) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes], grace: float = 15.0) -> None:
-    """SIGTERM to the server's own group (vLLM has worker processes), SIGKILL to whatever is left after
-    `grace`.
+    """SIGTERM to the server's own group (vLLM has worker processes), SIGKILL to whatever is left of it after
+    `grace`, or when the server itself has ended.
     """
     for kill, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, kill)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
-            return
 
 
 def _run_embedded(port: int, parallel: int, threads: int, ready: Path) -> None:

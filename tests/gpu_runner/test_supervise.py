@@ -27,6 +27,12 @@ does = json.load(open(place + "/config.json"))
 with open(place + "/seen", "a") as seen:
     told = ("VLLM_API_KEY", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS")
     seen.write(json.dumps([arguments, {{name: os.environ.get(name) for name in told}}]) + "\\n")
+if does.get("has_worker"):
+    import subprocess
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
+    worker = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+    worker.stdout.readline()
+    open(place + "/worker", "w").write(str(worker.pid))
 if does.get("port_taken") and not os.path.exists(place + "/tried"):
     open(place + "/tried", "w").close()
     sys.exit("OSError: [Errno 98] Address already in use")
@@ -175,6 +181,41 @@ def test_a_killed_runner_leaves_no_server_behind(vllm: Path) -> None:
     runner.wait()
     assert gone(child, 20)
     assert gone(guard, 20)
+
+
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
+
+
+def test_a_worker_that_does_not_listen_ends_with_its_server(vllm: Path) -> None:
+    place = folder(vllm, "big", has_worker=True)
+    with serve(str(place)):
+        worker = int((place / "worker").read_text("utf-8"))
+        assert not gone(worker, 0.1)
+    assert gone(worker, 5)
+
+
+def test_a_runner_that_is_killed_while_it_waits_for_a_stubborn_server_leaves_none_behind(vllm: Path) -> None:
+    guarded = "import sys; from gpu_runner import guard; guard.GRACE_SECONDS = 0.2; "
+    guarded += "sys.exit(guard.main(int(sys.argv[1]), sys.argv[2:]))"
+    program = (
+        "import os, signal, subprocess, sys, time\n"
+        f"command = [sys.executable, '-c', {guarded!r}, str(os.getpid()), sys.executable, '-c', "
+        f"{STUBBORN!r}]\n"
+        "server = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)\n"
+        "server.stdout.readline()\n"
+        "os.killpg(server.pid, signal.SIGTERM)\n"
+        "print(server.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    runner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert runner.stdout is not None
+    guard = int(runner.stdout.readline())
+    (child,) = (int(pid) for pid in Path(f"/proc/{guard}/task/{guard}/children").read_text().split())
+    assert not gone(child, 0.5)
+    os.kill(runner.pid, signal.SIGKILL)
+    runner.wait()
+    assert gone(child, 10)
+    assert gone(guard, 10)
 
 
 @pytest.mark.model
