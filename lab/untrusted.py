@@ -21,7 +21,7 @@ from lab.taxonomy.yaml_reader import (
     read_yaml,
     too_large,
 )
-from lab.taxonomy.yaml_words import CONTROL, printable
+from lab.taxonomy.yaml_words import CONTROL, printable, unhidden
 
 __all__ = [
     "CONTROL",
@@ -40,6 +40,7 @@ __all__ = [
     "read_yaml",
     "relative_path",
     "too_large",
+    "unhidden",
 ]
 
 

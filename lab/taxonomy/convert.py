@@ -24,7 +24,7 @@ from lab.canonical import digest
 from lab.taxonomy.document_cache import DocumentCache
 from lab.taxonomy.document_limits import DocumentError, DocumentLimits, setting
 from lab.taxonomy.fetch import watch
-from lab.untrusted import printable
+from lab.untrusted import printable, unhidden
 
 Kind = Literal["text", "html", "pdf"]
 KINDS: Mapping[str, Kind] = {
@@ -41,6 +41,7 @@ KREUZBERG = "4.10.4"
 _CHILD = Path(__file__).with_name("convert_child.py")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _OUTPUT = 64 << 20
+_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ufffe\uffff]")
 _GRACE = 0.2
 
 
@@ -123,6 +124,7 @@ def to_markdown(
         text = kept[0][1].decode("utf-8") if kept else tidy(converter.convert(path, data, budget))
         if cache and not kept:
             cache.write(key, [("markdown", text.encode("utf-8"))])
+    text = _UNSEEN.sub("", unhidden(text))
     if not text.strip():
         hint = "Pin a commit where it has content."
         if kind == "pdf":
@@ -187,7 +189,7 @@ def markdown(text: str) -> str:
 def tidy(text: str) -> str:
     """Of converted text: no control characters, no line ends but `\\n`, no more than one empty line."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
-    text = re.sub(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ufffe\uffff]", "", text)
+    text = _UNSEEN.sub("", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n" if text.strip() else ""
 
 

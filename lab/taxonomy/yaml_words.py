@@ -279,6 +279,11 @@ def hidden(text: str) -> Iterator[tuple[int, str]]:
             yield match.start(), match.group()[0]
 
 
+def unhidden(text: str) -> str:
+    """The text without those characters."""
+    return _HIDDEN.sub(lambda match: match.group("flag") or "", text)
+
+
 def hidden_escape(source: str) -> tuple[int, str] | None:
     """The first escape in a double-quoted scalar's source that stands for such a character, or for a control
     character that no file may hold as it is.
