@@ -27,6 +27,7 @@ LINE_LIMIT = 1024**2
 FILES_LIMIT = 5_000
 HEADER_LIMIT = 100 * 1024**2  # of a safetensors file, as in its own reader
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".model", ".md", ".svg")
+DATASET_CARD = "dataset/README.md"
 ROWS = {
     "dataset/data/train.jsonl": "sample",
     "dataset/data/heldout.jsonl": "heldout",
@@ -194,6 +195,8 @@ def _shapes(folder: Path, lock: Mapping[str, Any]) -> list[str]:
         name = row["path"]
         if name.startswith("model/") and not name.endswith(MODEL_SUFFIXES):
             wrong.append(f"{name}: only {', '.join(MODEL_SUFFIXES)} belong into a model repository")
+        if name.startswith("dataset/") and name not in (DATASET_CARD, *ROWS):
+            wrong.append(f"{name} does not belong into the data set repository; a script there may be run")
         if name.endswith("README.md") and row["bytes"] > CARD_LIMIT:
             wrong.append(f"{name} is larger than {CARD_LIMIT} bytes")
         if name.endswith(".safetensors"):
@@ -215,7 +218,7 @@ def _rows(path: Path, name: str, schema: str) -> list[str]:
     try:
         for _row in read_lines(path, schema):
             pass
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return [f"{name}: {error}"]
     return []
 
