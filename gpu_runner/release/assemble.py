@@ -10,6 +10,7 @@ copy.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ from gpu_runner.release.lock import COPIES, LOCK, build, content, default_tag, p
 from gpu_runner.stage import Manifest, execute
 from lab.contracts import read_json, write_bytes, write_json
 from lab.report.cards import METRICS, ReleaseFacts, Score, dataset_card, model_card, release_notes
+
+HUB_MODEL = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -144,12 +147,14 @@ def model_metadata(facts: ReleaseFacts) -> str:
     """The model card's YAML with its `model-index`, in the words of huggingface_hub itself."""
     from huggingface_hub import EvalResult, ModelCardData
 
+    # A name by which only a server of ours knows the student is text; the Hub refuses it as a base model.
+    known = HUB_MODEL.fullmatch(facts.student.id) is not None
     data = ModelCardData(
         license=facts.licence,
         library_name="transformers",
         pipeline_tag="text-generation",
-        base_model=facts.student.id,
-        base_model_relation="finetune",
+        base_model=facts.student.id if known else None,
+        base_model_relation="finetune" if known else None,
         datasets=[facts.dataset],
         tags=["lab", "instruction-tuning", "synthetic-data", "treewright"],
         model_name=facts.model.split("/")[-1],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from release_world import HEAD, LEAF, build_work
 
-from gpu_runner.release.assemble import ReleaseSettings, run
-from gpu_runner.release.facts import RefusedError
+from gpu_runner.release.assemble import ReleaseSettings, model_metadata, run
+from gpu_runner.release.facts import RefusedError, collect, release_facts
 from gpu_runner.release.lock import LOCK, problems_of
 from gpu_runner.stage import StageError, execute
-from lab.contracts import problems, read_json, write_json
+from lab.contracts import file_digest, problems, read_json, write_json
 
 HOSTILE = " <script>alert(1)</script> @everyone | ```\n# Title\n"
 
@@ -225,8 +226,6 @@ def test_a_release_that_is_not_as_its_lock_says_is_not_published(
 
 
 def test_weights_must_be_safetensors_and_must_be_the_tuned_ones(assembled: Path, tmp_path: Path) -> None:
-    from lab.contracts import file_digest
-
     folder = tmp_path / "release"
     shutil.copytree(assembled / "release", folder)
     (folder / "model" / "model.safetensors").write_bytes(b"\x80\x04pickle" * 100)
@@ -238,6 +237,36 @@ def test_weights_must_be_safetensors_and_must_be_the_tuned_ones(assembled: Path,
 
     _relock(relist)(folder)
     assert problems_of(folder) == ["model/model.safetensors is not what was tuned and measured"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("dataset/acme-data.py", b"import os", "acme-data.py does not belong into the data set repository"),
+        ("dataset/data/rejections.jsonl", b"[" * 100_000 + b"\n", "dataset/data/rejections.jsonl: "),
+    ],
+)
+def test_a_lock_that_lists_what_nobody_should_load_does_not_make_it_fit(
+    assembled: Path, tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    folder = tmp_path / "release"
+    shutil.copytree(assembled / "release", folder)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).write_bytes(content)
+    row = {"path": name, "digest": file_digest(folder / name), "bytes": len(content)}
+    _relock(lambda lock: lock.update(files=[r for r in lock["files"] if r["path"] != name] + [row]))(folder)
+    (problem,) = problems_of(folder)
+    assert told in problem
+
+
+@pytest.mark.parametrize(("name", "known"), [("acme/base", True), ("gpt2", True), ("base:8b", False)])
+def test_a_student_that_the_hub_cannot_know_is_not_named_as_a_base_model(
+    tmp_path: Path, name: str, known: bool
+) -> None:
+    facts = release_facts(collect(build_work(tmp_path / "work")), "v1", "acme/taxonomy", "https://x")
+    metadata = yaml.safe_load(model_metadata(replace(facts, student=replace(facts.student, id=name))))
+    assert metadata.get("base_model") == (name if known else None)
+    assert ("base_model_relation" in metadata) is known
 
 
 def test_the_schemas_refuse_a_release_without_a_pass() -> None:
