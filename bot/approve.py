@@ -55,11 +55,11 @@ def approve(services: Services, pull: Pull, said: CommentEvent, named_sha: str |
     if earlier is not None and earlier["comment_id"] == said.comment_id and pull.state == "merged":
         return _finish_merge(services, pull, said.login)
     config = default_config(services, pull)
-    asked = _gather(services, pull, said, named_sha, config)
+    asked, seen = _gather(services, pull, said, named_sha, config)
     decision = policy.decide(asked, rules(config))
     reason = decision.reason
     if decision.granted:
-        reason = _check_again(services, pull, asked.head, earlier if _is_of(earlier, said) else None)
+        reason = _check_again(services, pull, seen, earlier if _is_of(earlier, said) else None)
     audit.decided(
         "approval",
         granted=reason == "granted",
@@ -73,7 +73,6 @@ def approve(services: Services, pull: Pull, said: CommentEvent, named_sha: str |
     )
     if reason != "granted":
         return replies.approval_refused(reason, asked.head)
-    seen = services.store.review(pull, asked.head)
     services.store.approve(
         pull,
         head=asked.head,
@@ -90,16 +89,17 @@ def _is_of(approval: Row | None, said: CommentEvent) -> bool:
     return approval is not None and approval["comment_id"] == said.comment_id
 
 
-def _check_again(services: Services, pull: Pull, head: str, earlier: Row | None) -> policy.Reason:
+def _check_again(services: Services, pull: Pull, seen: Row, earlier: Row | None) -> policy.Reason:
     """The look just before the merge: that the validator is content, and that what would be merged is what
-    was previewed. `earlier` is this comment's own approval when a first try was interrupted.
+    was previewed. `seen` is the review that was decided about, `earlier` this comment's own approval when a
+    first try was interrupted.
     """
+    head = seen["head"]
     trees = open_trees(services, pull, head)
     report, changes = review.read_head(trees)
     if not report.ok:
         return "lint_not_green"
-    seen = services.store.review(pull, head)
-    now = policy.Bound(head, seen["preview_digest"], trees.base_sha)
+    now = policy.Bound(head, services.store.review(pull, head)["preview_digest"], trees.base_sha)
     approved = policy.Bound(head, seen["preview_digest"], seen["base"])
     if earlier is not None:
         approved = policy.Bound(earlier["head"], earlier["preview_digest"], seen["base"])
@@ -110,11 +110,12 @@ def _check_again(services: Services, pull: Pull, head: str, earlier: Row | None)
 
 def _gather(
     services: Services, pull: Pull, said: CommentEvent, named_sha: str | None, config: RepositoryConfig
-) -> policy.Asked:
+) -> tuple[policy.Asked, Row]:
+    """All that is known about the approval, and the review of the head that it would merge."""
     facts = services.repository(pull).pull(pull.number)
     ledger = services.store.heads(pull.repo_id, pull.number)
     seen = services.store.review(pull, facts.head)
-    return policy.Asked(
+    asked = policy.Asked(
         person=person(services, pull, said, config),
         author_id=pull.author_id,
         comment_at=said.at,
@@ -128,6 +129,7 @@ def _gather(
         preview_done=seen["preview_state"] in {"done", "empty"},
         shown_at=seen["shown"] if seen["shown_digest"] == seen["preview_digest"] else "",
     )
+    return asked, seen
 
 
 def _merge(services: Services, pull: Pull, head: str, said: CommentEvent) -> str | None:

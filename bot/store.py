@@ -155,11 +155,12 @@ class Store(JobBook):
         mine = (t.heads.c.repo_id == facts.repo_id) & (t.heads.c.number == facts.number)
         ordered = sa.select(t.heads).where(mine).order_by(t.heads.c.since, t.heads.c.id)
         rows = list(connection.execute(ordered).mappings())
+        this = {(facts.head, facts.base_ref), (facts.head, "")}
         before = [row for row in rows if row["since"] <= facts.updated]
-        if before and before[-1]["sha"] == facts.head:
+        if before and (before[-1]["sha"], before[-1]["base_ref"]) in this:
             return
         after = next((row for row in rows if row["since"] > facts.updated), None)
-        if after is not None and after["sha"] == facts.head:
+        if after is not None and (after["sha"], after["base_ref"]) in this:
             # An older delivery came late: this head began earlier than we knew.
             connection.execute(
                 sa.update(t.heads).where(t.heads.c.id == after["id"]).values(since=facts.updated)
@@ -171,6 +172,7 @@ class Store(JobBook):
                     repo_id=facts.repo_id,
                     number=facts.number,
                     sha=facts.head,
+                    base_ref=facts.base_ref,
                     since=facts.updated,
                     until=until,
                     source=source,

@@ -44,8 +44,8 @@ pulls = sa.Table(
     sa.Column("comment_digest", sa.String(80), nullable=False, server_default=""),
 )
 
-# Every head of a pull request, with the interval in which it was the head: (since, until], until NULL for
-# now.
+# Every head of a pull request, with the interval in which it was the head for that base: (since, until],
+# until NULL for now.
 heads = sa.Table(
     "heads",
     metadata,
@@ -53,6 +53,8 @@ heads = sa.Table(
     sa.Column("repo_id", sa.BigInteger, nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("sha", sa.String(64), nullable=False),
+    # Another base makes another thing of the same commit. Empty in rows from before this was kept.
+    sa.Column("base_ref", sa.String(255), nullable=False, server_default=""),
     sa.Column("since", sa.String(32), nullable=False),
     sa.Column("until", sa.String(32), nullable=True),
     sa.Column("source", sa.String(80), nullable=False),  # a delivery's id, or "api" when we had to ask

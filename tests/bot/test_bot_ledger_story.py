@@ -12,7 +12,9 @@ import pytest
 from bot_stories import WORKFLOW, opened, publish_at_once
 from bot_world import EXAMPLES, Change, Person, World, bot, bot_settings, new_world, until
 
-from bot.store import Store
+from bot import approve
+from bot.services import Services, Trees
+from bot.store import Pull, Store
 
 GOOD = EXAMPLES / "contributions/good"
 LEAF = "knowledge/geography/farne_mora"
@@ -109,6 +111,24 @@ def test_an_approval_does_not_hold_when_the_base_changed_the_same_leaf(world: Wo
     push("docs/elsewhere.md")
     change.say(mara, f"/approve {newer}")
     assert merged_head(change) == newer
+
+
+def test_a_preview_that_changes_while_its_approval_is_decided_is_not_merged(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, head, mara = ready(world)
+    pull = store.pull(change.pull()["base"]["repo"]["id"], change.number)
+    assert pull is not None
+    look = approve.open_trees
+
+    def slowly(services: Services, asked: Pull, sha: str) -> Trees:
+        if asked.repo_id == pull.repo_id:
+            store.update_review(pull, head, preview_digest="sha256:of-another-preview")
+        return look(services, asked, sha)
+
+    monkeypatch.setattr(approve, "open_trees", slowly)
+    assert "preview of this commit changed" in change.reply(change.say(mara, f"/approve {head}"))
+    assert change.pull()["merged"] is False
 
 
 def test_leaves_that_another_base_brings_in_are_previewed_before_they_can_be_approved(world: World) -> None:

@@ -20,9 +20,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def facts(head: str, minute: int, state: str = "open") -> PullFacts:
+def facts(head: str, minute: int, state: str = "open", base: str = "main") -> PullFacts:
     at = f"2026-11-21T10:{minute:02}:00Z"
-    return PullFacts(7, "acme/taxonomy", 1, 2, head, "main", "main", "cleo", 3, state, at)  # type: ignore[arg-type]  # any value on purpose
+    return PullFacts(7, "acme/taxonomy", 1, 2, head, base, "main", "cleo", 3, state, at)  # type: ignore[arg-type]  # any value on purpose
 
 
 def test_a_delivery_that_comes_twice_is_kept_once(store: Store) -> None:
@@ -54,6 +54,15 @@ def test_a_delivery_that_comes_late_does_not_make_an_old_head_current(store: Sto
     pull = store.learn(facts(B, 5), "d")
     assert pull.head == C
     assert [(h.sha, h.until is None) for h in store.heads(7, 2)] == [(A, False), (B, False), (C, True)]
+
+
+def test_a_head_that_goes_to_another_base_begins_anew(store: Store) -> None:
+    for minute, base in ((1, "main"), (3, "main"), (5, "older"), (6, "older")):
+        store.learn(facts(A, minute, base=base), "d")
+    assert [(h.sha, h.since[14:16], h.until is None) for h in store.heads(7, 2)] == [
+        (A, "01", False),
+        (A, "05", True),
+    ]
 
 
 def test_an_earlier_delivery_of_the_same_head_moves_its_beginning(store: Store) -> None:
