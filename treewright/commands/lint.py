@@ -82,7 +82,7 @@ def _run(options: Options) -> int:
     tree = FolderTree(root)
     try:
         data = tree.read(CONFIG_PATH, 1 << 18) if (root / CONFIG_PATH).exists() else None
-        config, _ = load_config(data)
+        config, misfits = load_config(data)
         tokens = teacher_tokens(os.environ, options.tokenizer)
         inside = os.path.relpath(os.path.abspath(path), root).replace(os.sep, "/")
 
@@ -103,6 +103,10 @@ def _run(options: Options) -> int:
             return LintReport(kept, min(1, report.files)) if path.is_file() else report
 
         report = look()
+        if misfits and not any(finding.file == CONFIG_PATH for finding in report.findings):
+            first = misfits[0]  # it is not in the part that was asked for, and still decides what is found
+            place = f"{first.file}:{first.line}:{first.column}"
+            typer.echo(f"{place}: {first.message} Until it is mended the defaults hold.", err=True)
         if options.fix or options.diff:
             changed = _mend(options, root, tree, report, config)
             if options.diff:

@@ -82,3 +82,12 @@ def test_a_checkout_of_another_user_is_told_as_such(
     done = run(command[0], checkout, *command[1:])
     assert done.exit_code == 2
     assert f"safe.directory {checkout}" in done.stderr
+
+
+def test_a_broken_configuration_is_told_where_only_a_part_is_looked_at(checkout: Path) -> None:
+    commit(checkout, {".github/treewright.yml": "version: 2\n"})
+    for part in (("lint", checkout / ISLES), ("lint", checkout, "--base", "main", "--format", "json")):
+        done = run(*part)
+        assert ".github/treewright.yml:1:10: version is `2`; only 1 is known." in done.stderr
+        assert "defaults hold" not in done.stdout
+    assert "defaults hold" not in run("lint", checkout).stderr
