@@ -45,7 +45,7 @@ from lab.synthesis.engine import Engine, EngineSettings, Request, RequestError, 
 from lab.synthesis.executor import Drive, Executor, InProcess, Job, LeafRows
 from lab.synthesis.items import Rejection, Task
 from lab.synthesis.leaf import LeafResult
-from lab.synthesis.run import count_rows
+from lab.synthesis.run import count_rows, first_error
 from lab.synthesis.samples import Sample, replay_sample
 from lab.synthesis.text import harmless
 from lab.taxonomy.benchmarks import Items as Benchmark
@@ -195,15 +195,17 @@ async def _generate(
             write_bytes(_file(leaves, index), [canonical(value)])
 
         drive = Drive(settings.in_flight, settings.rows_in_progress, settings.engine)
-        replay = asyncio.create_task(
-            _replay(prompts, engine, endpoints["student"], plan, source, tasks[0].benchmark, tick)
-        )
         try:
-            await _executor(work, settings).run(unfinished, engine, endpoints, drive, take, tick)
-            replayed, failed = await replay
+            async with asyncio.TaskGroup() as group:  # an endpoint that is down ends both at once
+                replay = group.create_task(
+                    _replay(prompts, engine, endpoints["student"], plan, source, tasks[0].benchmark, tick)
+                )
+                executor = _executor(work, settings)
+                group.create_task(executor.run(unfinished, engine, endpoints, drive, take, tick))
+            replayed, failed = replay.result()
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
         finally:
-            replay.cancel()
-            await asyncio.gather(replay, return_exceptions=True)
             telemetry.write(work / ".telemetry" / "generate", engine.counters, engine.telemetry.to_json())
     _write(outputs, tasks, replayed, failed)
     shutil.rmtree(leaves, ignore_errors=True)

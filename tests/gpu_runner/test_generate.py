@@ -175,6 +175,19 @@ def test_a_run_whose_endpoints_fail_everything_is_not_taken_for_done(world: Worl
         run(work, found.environment())
 
 
+def test_a_base_model_that_refuses_us_ends_the_run_before_the_teacher_has_done_all_of_it(
+    world: World, tmp_path: Path
+) -> None:
+    work = planned(world, tmp_path / "work")
+    with answering() as teacher, answering(lambda body: 401) as student:
+        env = {**teacher.environment(), "TREEWRIGHT_STUDENT_URL": student.url}
+        with pytest.raises(EndpointError, match="TREEWRIGHT_STUDENT_KEY"):
+            run(work, env)
+        early = len(teacher.asked)
+        run(work, teacher.environment())
+        assert early < len(teacher.asked) / 2
+
+
 def test_the_command_leaves_with_2_and_says_what_to_set(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
