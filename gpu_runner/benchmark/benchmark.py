@@ -158,8 +158,17 @@ class _Runs:
                 work.mkdir()
                 answers = kept(store, key)
                 self.progress(f"  {part.title}{': kept from an earlier run' if answers else ''}")
-                found[part.name] = answers or keep(store, key, part.ask(session, work))
+                found[part.name] = answers or self._ask(part, session, work, store, key)
         return found
+
+    @staticmethod
+    def _ask(part: Part, session: Session, work: Path, store: Path, key: str) -> Answers:
+        made = part.ask(session, work)
+        # A mark that nobody could read may be a fault of the judge's endpoint: kept, it would count against
+        # the base in every release to come.
+        if part.judged and not all(one.readable for rows in made.scores.values() for one in rows.values()):
+            return made
+        return keep(store, key, made)
 
     def key(self, *identity: Any) -> str:
         used = {name: self.settings[name] for name in ("code", "device", "dtype")}

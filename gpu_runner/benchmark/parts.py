@@ -128,12 +128,13 @@ def read_sources(
 @dataclass(frozen=True)
 class Part:
     """`identity` is the digest of everything but model and machine that the answers depend on; `ask` may use
-    the folder that it is given for files of its own."""
+    the folder that it is given for files of its own. `judged`: it speaks to an endpoint."""
 
     name: str
     title: str
     identity: str
     ask: Callable[[Session, Path], Answers]
+    judged: bool = False
 
 
 def wanted_parts(sources: Sources, judge: Judge | None) -> list[Part]:
@@ -192,7 +193,7 @@ def _judged(sources: Sources, judge: Judge) -> Part:
     identity = digest(
         [[asdict(item) for item in sources.held_out], kinds, judge.identity, contributed.JUDGED_TOKENS]
     )
-    return Part(JUDGED, "held-out questions, graded by the judge", identity, ask)
+    return Part(JUDGED, "held-out questions, graded by the judge", identity, ask, judged=True)
 
 
 def _standard(staged: Staged, limit: int) -> Part:
@@ -231,7 +232,7 @@ def _mt_bench(sources: Sources, data: mt_bench.Set, judge: Judge) -> Part:
         return Answers(items, {MT_BENCH: scores}, data.digest, extra)
 
     identity = digest([data.digest, settings.repeats, settings.max_tokens, judge.identity])
-    return Part(MT_BENCH, "MT-Bench", identity, ask)
+    return Part(MT_BENCH, "MT-Bench", identity, ask, judged=True)
 
 
 def ratings_of(answers: Answers) -> list[mt_bench.Rating]:

@@ -21,8 +21,8 @@ from gpu_runner.benchmark import benchmark, contributed, retrieval, staging
 from gpu_runner.benchmark.judging import RUBRICS
 from gpu_runner.benchmark.model import BenchmarkError
 from gpu_runner.benchmark.parts import Part, Session, Sources
-from gpu_runner.benchmark.results import Answers
-from gpu_runner.benchmark.scoring import words
+from gpu_runner.benchmark.results import Answers, Item
+from gpu_runner.benchmark.scoring import Scored, words
 from lab.config import BenchmarkSettings
 from lab.contracts import problems, read_json, read_lines, write_lines
 from treewright.commands.benchmark import _table
@@ -179,6 +179,22 @@ def test_written_answers_are_kept_apart_by_all_that_makes_them(tmp_path: Path) -
         runs = benchmark._Runs(sources, None, {**settings, **other}, tmp_path, tmp_path, print)
         runs.measure(tmp_path, "model", tmp_path, [Part("one", "One", str(number), ask)])
     assert (names[0] == names[1], len(set(names))) == (True, 4)
+
+
+def test_a_mark_that_could_not_be_read_is_asked_for_again_and_not_kept(tmp_path: Path) -> None:
+    sources = Sources(BenchmarkSettings(), (), {}, (), {}, {}, (), None)
+    settings = {"code": "a", "device": "cpu", "dtype": "float32"}
+    runs = benchmark._Runs(sources, None, settings, tmp_path, tmp_path, print)
+    marks = iter((Scored(0.0, "no answer", readable=False), Scored(1.0, "Mark: right")))
+    item = Item("one", world.LEAF, world.LEAF, "Who?", "I.", "one")
+    part = Part(
+        "judged", "Judged", "x", lambda *_: Answers((item,), {"judged": {"one": next(marks)}}, ""), True
+    )
+    scores = [
+        runs.measure(tmp_path, "model", tmp_path, [part])["judged"].scores["judged"]["one"].score
+        for _ in range(3)
+    ]
+    assert scores == [0.0, 1.0, 1.0]
 
 
 def test_the_passage_with_the_rare_words_of_the_question_comes_first() -> None:
