@@ -141,11 +141,13 @@ def _merge(services: Services, pull: Pull, head: str, said: CommentEvent) -> str
         now = repository.pull(pull.number)
         if now.state == "merged" and now.head == head:
             pass  # an earlier try did it, and its answer was lost
-        elif error.status == 409:
-            return replies.approval_refused("head_moved", now.head)
-        elif transient(error):
+        elif error.status != 409 and transient(error):
             raise
         else:
+            # It is over: whoever merges this by hand later does so on their own word, and starts no release.
+            services.store.withdraw_approval(pull, head)
+            if error.status == 409:
+                return replies.approval_refused("head_moved", now.head)
             return replies.merge_failed(str((error.data or {}).get("message", error.status)))
     return _finish_merge(services, services.refresh(pull), said.login)
 

@@ -292,6 +292,12 @@ class Store(JobBook):
         with self.write() as connection:
             self.upsert(t.approvals, {"repo_id": pull.repo_id, "number": pull.number, **values}, connection)
 
+    def withdraw_approval(self, pull: Pull, head: str) -> None:
+        c = t.approvals.c
+        mine = (c.repo_id == pull.repo_id) & (c.number == pull.number) & (c.head == head)
+        with self.write() as connection:
+            connection.execute(sa.delete(t.approvals).where(mine))
+
     def approval(self, pull: Pull) -> Row | None:
         """The newest approval of a pull request."""
         c = t.approvals.c

@@ -131,6 +131,20 @@ def test_a_preview_that_changes_while_its_approval_is_decided_is_not_merged(
     assert change.pull()["merged"] is False
 
 
+def test_an_approval_that_github_refused_is_not_taken_up_by_a_merge_by_hand(
+    world: World, store: Store
+) -> None:
+    change, head, mara = ready(world)
+    merge = f"{change.path}/pulls/{change.number}/merge"
+    fault = {"method": "PUT", "path_prefix": merge, "status": 405, "message": "Not now", "times": 1}
+    world.admin("POST", "/faults", {"fail_requests": [fault]})
+    assert "did not merge it: Not now" in change.reply(change.say(mara, f"/approve {head}"))
+    mara.api("PUT", merge, {"sha": head})
+    assert "merged by hand" in change.becomes("Merged")
+    # What reconcile would start a release of.
+    assert store.merges_without_release(change.pull()["base"]["repo"]["id"]) == []
+
+
 def test_leaves_that_another_base_brings_in_are_previewed_before_they_can_be_approved(world: World) -> None:
     repository = world.repository(WORKFLOW)
     mara, rhymes = world.person("mara"), "compositional_skills/writing/weather_rhymes"
