@@ -335,9 +335,15 @@ class Repository:
         return [str(parent["sha"]) for parent in self.ask("GET", f"/commits/{sha}")["parents"]]
 
     def find_run(self, workflow: str, matches: Callable[[Json], bool]) -> Json | None:
+        """None also when there is no such workflow: then it has no run."""
         path = f"/actions/workflows/{quote(workflow, safe='')}/runs"
         rows = self.pages(path, {"event": "workflow_dispatch"}, "workflow_runs", most=2)
-        return next((row for row in rows if matches(row)), None)
+        try:
+            return next((row for row in rows if matches(row)), None)
+        except GithubException as error:
+            if error.status == 404:
+                return None
+            raise
 
     def dispatch(self, workflow: str, ref: str, inputs: dict[str, str]) -> None:
         self.ask(

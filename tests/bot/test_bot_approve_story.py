@@ -142,6 +142,23 @@ def test_a_failed_release_says_so_and_can_be_tried_again(world: World) -> None:
     until(lambda: len(runs(change)) == 2, "the second run")
 
 
+def test_a_workflow_that_is_not_there_is_named_at_every_try(world: World) -> None:
+    config = (EXAMPLES / "taxonomy/.github/treewright.yml").read_text()
+    config = config.replace("workflow: release.yml", "workflow: nowhere.yml")
+    change = world.repository(FAILING, config).fork(world.person("newcomer"))
+    head = change.push(GOOD)
+    change.open()
+    change.becomes("Ready for a maintainer")
+    mara = world.person("mara")
+    change.say(mara, f"/approve {head}")
+    assert "nowhere.yml" in change.becomes("Merged, but the release failed")
+    again = change.say(mara, "/retry")
+    assert change.answered(again) == "+1"
+    assert change.replies(again) == []
+    checks = until(lambda: len(rows := change.checks(head, "treewright / release")) == 2 and rows, "a check")
+    assert "nowhere.yml" in json.dumps(checks)
+
+
 def test_what_was_approved_by_nobody_is_said_to_be_closed(world: World) -> None:
     change, _, mara = ready(world)
     mara.api("PATCH", f"{change.path}/pulls/{change.number}", {"state": "closed"})
