@@ -58,6 +58,13 @@ def not_for_you(spec: Spec) -> str:
     )
 
 
+def not_known(spec: Spec) -> str:
+    return (
+        f"{code('/' + spec.name)} is for {WHO[spec.who]} of this repository, and I could not find out from "
+        "GitHub whether you are one. Nothing was done; please try again later."
+    )
+
+
 def approval_refused(reason: Reason, head: str) -> str:
     """Why an approval was not taken, and what to do."""
     whole = f"`/approve {head}`"
@@ -99,6 +106,10 @@ def over_budget(login: str, most: int) -> str:
         f"Previews cost compute, and {text(login)} has used up the {most} that one person may have here in "
         "24 hours. A maintainer can ask for one more by `/preview`; tomorrow there are new ones."
     )
+
+
+def most_samples(most: int) -> str:
+    return f"A preview has at most {most} samples for each leaf, so that is how many I ask for."
 
 
 def too_many_in_flight(login: str, most: int) -> str:

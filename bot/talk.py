@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
-from bot import approve, audit, budgets, policy, publish, release, replies
+from bot import approve, audit, budgets, policy, publish, release, replies, review
 from bot.commands import Command, Misused, Said, Unknown, parse
 from bot.events import CheckEvent, CommentEvent
 from bot.services import Services, default_config
@@ -82,7 +82,8 @@ def _execute(services: Services, pull: Pull, said: CommentEvent, command: Said, 
     config = default_config(services, pull)
     person = approve.person(services, pull, said, config)
     if not policy.may(command.spec.who, person, pull.author_id, approve.rules(config)):
-        return Answer(False, replies.not_for_you(command.spec))
+        why = replies.not_known if person.role is None else replies.not_for_you
+        return Answer(False, why(command.spec))
     if command.name == "hold":
         services.store.update_pull(pull, held_by="" if command.argument else said.login)
         publish.comment(services, pull)
@@ -175,6 +176,8 @@ def _preview(services: Services, pull: Pull, command: Command, refusal: Callable
         return Answer(False, why)
     size = int(command.argument) if command.argument else None
     note = replies.generated_by_release() if command.name == "generate" else None
+    if size is not None and size > review.MOST_SAMPLES:
+        note = replies.most_samples(review.MOST_SAMPLES)
     return Answer(True, note, "preview", size)
 
 

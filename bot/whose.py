@@ -19,8 +19,9 @@ _MOST = 1000
 
 def whose(store: Store, job: str) -> dict[str, Any]:
     """actor, actor_id and heard (our clock) of a job; a job that heals has no delivery and so no actor."""
-    if job in _remembered:
-        return _remembered[job]
+    known = _remembered.get(job)  # in one look: another thread may forget it meanwhile
+    if known is not None:
+        return known
     match = _COMMAND.match(job)
     found: dict[str, Any] = {}
     for delivery in (job, *([match[1]] if match else [])):

@@ -120,6 +120,17 @@ def test_no_other_way_leads_round_the_budget(world: World, change: Change) -> No
     assert change.checks(head, "treewright / preview") == []
 
 
+def test_who_cannot_be_known_is_told_so_and_not_that_they_may_not(world: World, change: Change) -> None:
+    path = f"/repos/{change.repository.name}/collaborators"
+    fault = {"method": "GET", "path_prefix": path, "status": 403, "times": 10**6}
+    world.admin("POST", "/faults", {"fail_requests": [fault]})
+    try:
+        said = change.say(world.person("mara"), "/hold")
+        assert "could not find out" in change.reply(said)
+    finally:
+        world.admin("POST", "/faults", {})
+
+
 def test_previews_that_wait_in_the_queue_count_as_well(world: World) -> None:
     config = CONFIG.replace("per_day: 20", "per_day: 3\n  previews_in_flight: 9")
     change = world.repository(config=config).fork(world.person("queuer"))
@@ -128,7 +139,8 @@ def test_previews_that_wait_in_the_queue_count_as_well(world: World) -> None:
     change.becomes(READY)
     world.model.wait.clear()
     try:
-        said = change.say(change.author, "/preview 4\n/preview 5\n/preview 6")
+        said = change.say(change.author, "/preview 999\n/preview 5\n/preview 6")
+        assert "at most 50 samples" in change.reply(said)
         assert "used up the 3" in change.reply(said)
     finally:
         world.model.wait.set()
