@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from gpu_runner.benchmark.judging import Judge, Message
 from gpu_runner.benchmark.model import BenchmarkError
@@ -30,6 +30,8 @@ from gpu_runner.benchmark.mt_bench_prompts import PROMPTS, Prompt, filled
 from lab.contracts import digest, read_lines
 from lab.synthesis.endpoints import Endpoint
 from lab.synthesis.engine import Engine, RequestError
+
+Made = TypeVar("Made")
 
 LOWEST, HIGHEST = 1.0, 10.0
 JUDGE_TOKENS = 2048
@@ -105,12 +107,7 @@ def load(folder: Path) -> Set:
             "TREEWRIGHT_BENCHMARK_DATA names (examples/mt_bench has a small file of the same form)"
         )
     references = _references(folder)
-    questions = []
-    for number, row in enumerate(read_lines(path), start=1):
-        try:
-            questions.append(_question(row, references))
-        except (KeyError, TypeError, ValueError) as error:
-            raise BenchmarkError(f"{path}:{number}: {error}") from error
+    questions = _rows(path, lambda row: _question(row, references))
     if not questions or len({question.id for question in questions}) != len(questions):
         raise BenchmarkError(f"{path}: no question, or a question_id twice")
     prompts = _prompts(folder)
@@ -119,6 +116,18 @@ def load(folder: Path) -> Set:
         prompts,
         digest([[asdict(q) for q in questions], {name: asdict(p) for name, p in sorted(prompts.items())}]),
     )
+
+
+def _rows(path: Path, made_of: Callable[[Any], Made]) -> list[Made]:
+    """What the file's lines are made into; BenchmarkError names the line of which nothing can be made."""
+    found: list[Made] = []
+    try:
+        for row in read_lines(path):
+            found.append(made_of(row))  # noqa: PERF401 (the count so far is the line of an error)
+    except (LookupError, TypeError, ValueError) as error:
+        told = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise BenchmarkError(f"{path}:{len(found) + 1}: {told}") from error
+    return found
 
 
 def _question(row: Mapping[str, Any], references: Mapping[str, Sequence[str]]) -> Question:
@@ -135,9 +144,9 @@ def _question(row: Mapping[str, Any], references: Mapping[str, Sequence[str]]) -
 
 def _references(folder: Path) -> dict[str, Sequence[str]]:
     return {
-        str(row["question_id"]): row["choices"][0]["turns"]
+        name: turns
         for path in sorted((folder / "reference_answer").glob("*.jsonl"))
-        for row in read_lines(path)
+        for name, turns in _rows(path, lambda row: (str(row["question_id"]), row["choices"][0]["turns"]))
     }
 
 
@@ -145,7 +154,9 @@ def _prompts(folder: Path) -> Mapping[str, Prompt]:
     path = folder / "judge_prompts.jsonl"
     if not path.is_file():
         return PROMPTS
-    staged = {row["name"]: Prompt(row["system_prompt"], row["prompt_template"]) for row in read_lines(path)}
+    staged = dict(
+        _rows(path, lambda row: (row["name"], Prompt(row["system_prompt"], row["prompt_template"])))
+    )
     lacking = sorted(PROMPTS.keys() - staged.keys())
     if lacking:
         raise BenchmarkError(f"{path} lacks the prompt {lacking[0]!r}")

@@ -180,6 +180,26 @@ def test_a_question_that_cannot_be_asked_is_refused_with_its_line(
     assert told in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("reference_answer/one.jsonl", '{"question_id": 1}', "one.jsonl:1: lacks 'choices'"),
+        ("reference_answer/one.jsonl", '{"question_id": 1, "choices": []}', "one.jsonl:1: list index"),
+        ("judge_prompts.jsonl", '{"name": "single-v1"}', "judge_prompts.jsonl:1: lacks 'system_prompt'"),
+        ("question.jsonl", "{not JSON", "question.jsonl:1: Expecting"),
+    ],
+)
+def test_a_staged_file_that_cannot_be_read_is_named_with_its_line(
+    tmp_path: Path, name: str, text: str, told: str
+) -> None:
+    write_lines(tmp_path / "question.jsonl", [{"question_id": 1, "category": "stem", "turns": ["a", "b"]}])
+    (tmp_path / "reference_answer").mkdir()
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BenchmarkError) as error:
+        mt_bench.load(tmp_path)
+    assert told in str(error.value)
+
+
 def test_a_missing_question_file_says_where_it_belongs(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="TREEWRIGHT_BENCHMARK_DATA"):
         mt_bench.load(tmp_path)
