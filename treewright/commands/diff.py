@@ -57,6 +57,7 @@ def _run(
     format_: Format,
 ) -> int:
     import json
+    import os
 
     from lab.taxonomy import diff_text
     from lab.taxonomy.diff import diff
@@ -72,7 +73,8 @@ def _run(
         start = merge_base(root, base) if head is None else base or merge_base(root, None, head)
         before = GitTree(*subtree(root, start))
         after: Tree = WorkTree(root, start) if head is None else GitTree(*subtree(root, head))
-        found = diff(before, after)
+        folder = path if path.is_dir() else path.parent
+        found = _within(os.path.relpath(os.path.abspath(folder), root), diff(before, after))
         price = _price(found, after, rates, tokenizer) if cost else None
     except (Refused, ValueError) as error:
         typer.echo(str(error), err=True)
@@ -87,6 +89,20 @@ def _run(
 
             typer.echo(text(price))
     return 0
+
+
+def _within(part: str, found: TreeDiff) -> TreeDiff:
+    """The changes in a folder of the tree; a leaf that moved out of it is one."""
+    from dataclasses import replace
+
+    if part == ".":
+        return found
+
+    def inside(path: str | None) -> bool:
+        return path is not None and f"{path}/".startswith(f"{part}/")
+
+    leaves = (leaf for leaf in found.leaves if inside(leaf.path) or inside(leaf.old_path))
+    return replace(found, leaves=tuple(leaves), paths=tuple(path for path in found.paths if inside(path)))
 
 
 def _price(found: TreeDiff, head: Tree, rates: Path | None, tokenizer: Path | None) -> Cost:

@@ -84,6 +84,18 @@ def test_a_checkout_of_another_user_is_told_as_such(
     assert f"safe.directory {checkout}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("part", "leaves"),
+    [("", [SKILL, ISLES]), ("knowledge", [ISLES]), (f"{SKILL}/qna.yaml", [SKILL]), (".github", [])],
+)
+def test_a_diff_of_a_part_of_the_tree_has_only_that_part(
+    checkout: Path, part: str, leaves: list[str]
+) -> None:
+    found = json.loads(run("diff", checkout / part, "--format", "json").stdout)
+    assert [leaf["path"] for leaf in found["leaves"]] == leaves
+    assert [path.rpartition("/")[0] for path in found["paths"]] == leaves
+
+
 def test_a_broken_configuration_is_told_where_only_a_part_is_looked_at(checkout: Path) -> None:
     commit(checkout, {".github/treewright.yml": "version: 2\n"})
     for part in (("lint", checkout / ISLES), ("lint", checkout, "--base", "main", "--format", "json")):
