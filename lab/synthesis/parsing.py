@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lab.synthesis.text import has_marks
+
 Parsed = Mapping[str, str]
 _LIMIT = 8000
 _SPACES = re.compile(r"\s+")
@@ -49,7 +51,7 @@ def _tidy(text: object) -> str:
     """One line of text without quotes around it, labels before it or chat markup in it; empty when
     unusable.
     """
-    if not isinstance(text, str) or len(text) > _LIMIT or "<|" in text or "\x00" in text:
+    if not isinstance(text, str) or len(text) > _LIMIT or has_marks(text) or "\x00" in text:
         return ""
     line = _SPACES.sub(" ", text).strip()
     if len(line) >= 2 and line[0] == line[-1] and line[0] in "\"'`":
@@ -106,7 +108,7 @@ def grounded_task(text: str) -> Parsed | None:
 def answer(text: str) -> Parsed | None:
     """The whole completion as the answer: several lines are welcome, several speakers are not."""
     body = text.strip()
-    if not body or len(body) > _LIMIT or "<|" in body or "\x00" in body:
+    if not body or len(body) > _LIMIT or has_marks(body) or "\x00" in body:
         return None
     if _SPEAKER.search(body):
         return None

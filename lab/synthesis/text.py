@@ -12,7 +12,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
-_MARKUP = re.compile(r"<\|?|\|>")
+_MARKUP = re.compile(
+    r"<(?=[|｜])|\|(?=>)|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>)|<(?=</?SYS>>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])"
+)
+"""The first sign of what servers read as the marks of a turn: of ChatML and Llama 3, DeepSeek, Llama 2 and
+Mistral, Gemma."""
 _FUNCTION_WORDS = """
 a about above after again all also am an and any are as at be because been before being below between both
 but by
@@ -96,6 +101,11 @@ def shared(left: Iterable[str], right: Iterable[str]) -> float:
     return len(wanted & frozenset(right)) / len(wanted) if wanted else 0.0
 
 
+def has_marks(text: str) -> bool:
+    """Whether the text holds chat markup."""
+    return _MARKUP.search(text) is not None
+
+
 def harmless(text: str) -> str:
     """Chat markup taken apart: a document must not end its turn and speak as somebody else."""
-    return _MARKUP.sub(lambda match: " ".join(match.group()), text).strip()
+    return _MARKUP.sub(lambda match: f"{match.group()} ", text).strip()
