@@ -272,10 +272,16 @@ class Repository:
         return self.pages(f"/issues/{number}/comments", {})
 
     def find_comment(self, number: int, marker: str) -> Json | None:
-        """Our own comment that carries `marker`. The marker in anybody else's comment means nothing."""
+        """Our own comment that begins with `marker`. In anybody else's comment, or further down in ours,
+        where we show what people wrote, it means nothing.
+        """
         for row in self.comments(number):
             who = row["user"]  # null when the account was deleted
-            if marker in str(row["body"]) and who is not None and who["login"] == self.app.settings.login:
+            if (
+                str(row["body"]).startswith(marker)
+                and who is not None
+                and who["login"] == self.app.settings.login
+            ):
                 return row
         return None
 

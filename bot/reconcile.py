@@ -202,7 +202,7 @@ def _has_check(services: Services, repository: Repository, head: str) -> bool:
 def _has_comment(services: Services, pull: Pull, comments: list[Json]) -> bool:
     login = services.settings.login
     mine = [row for row in comments if row["user"] is not None and row["user"]["login"] == login]
-    return any(MARKER in str(row["body"]) and int(row["id"]) == pull.comment_id for row in mine)
+    return any(str(row["body"]).startswith(MARKER) and int(row["id"]) == pull.comment_id for row in mine)
 
 
 def _unheard(services: Services, pull: Pull, repository: Repository, row: Json) -> bool:

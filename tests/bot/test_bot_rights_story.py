@@ -16,6 +16,7 @@ from bot_world import EXAMPLES, Change, Json, World, bot, bot_settings, new_worl
 
 from bot.approve import person
 from bot.events import CommentEvent
+from bot.replies import marker
 from bot.services import Services
 from bot.store import Store
 from lab.config import Approval, RepositoryConfig
@@ -129,6 +130,21 @@ def test_who_cannot_be_known_is_told_so_and_not_that_they_may_not(world: World, 
         assert "could not find out" in change.reply(said)
     finally:
         world.admin("POST", "/faults", {})
+
+
+def test_a_mark_that_somebody_wrote_into_our_comment_is_not_taken_for_ours(
+    change: Change, services: Services
+) -> None:
+    pull = services.pull(change.pull()["base"]["repo"]["id"], change.number)
+    repository = services.repository(pull)
+    mark = marker(4711)
+    # As the comment quotes the name of a file or of a field.
+    repository.create_comment(pull.number, f"The field `{mark}` is not known.")
+    assert repository.find_comment(pull.number, mark) is None
+    made = repository.create_comment(pull.number, f"{mark}\n\nAn answer.")
+    found = repository.find_comment(pull.number, mark)
+    assert found is not None
+    assert found["id"] == made["id"]
 
 
 def test_previews_that_wait_in_the_queue_count_as_well(world: World) -> None:
