@@ -111,11 +111,14 @@ def _tokens() -> Tokens:
 
 def _price(services: Services, pull: Pull, head: str, trees: Trees, changes: TreeDiff) -> None:
     """Keep what the change costs. It stands beside the verdict, so no trouble with it stops a lint."""
+    from lab.taxonomy.tree import GitTree
+
     known = services.store.review(pull, head)["lint"]
     if not known["ok"] or len(changes.leaves) > MOST_PRICED:
         return
     try:
-        price = cost(changes, trees.head, trees.config, tokens=_tokens()).to_json()
+        with GitTree(trees.mirror.git_dir, f"refs/heads/{pull.default_branch}") as settings:
+            price = cost(changes, trees.head, trees.config, tokens=_tokens(), settings=settings).to_json()
     except Exception as error:
         audit.trouble("a cost could not be told", repo=pull.repo, number=pull.number, error=str(error)[:500])
         return

@@ -32,7 +32,7 @@ from lab.taxonomy.tree import Tree
 from lab.untrusted import Refused, printable
 
 if TYPE_CHECKING:
-    from lab.synthesis.flow import Cell, Prompt
+    from lab.synthesis.flow import Cell, Flow, Prompt
     from lab.synthesis.items import Task
 
 TOKENS_A_WORD = 1.4
@@ -112,10 +112,15 @@ def cost(
     config: RepositoryConfig,
     rates: Rates = Rates(),
     tokens: Tokens = ESTIMATE,
+    settings: Tree | None = None,
 ) -> Cost:
     """What generating the changed leaves anew costs. What every release costs anyhow (unchanged leaves,
-    replay, benchmark) is not part of a change.
+    replay, benchmark) is not part of a change. `settings` is where the repository's own flows are read from
+    (the default branch), `head` unless given. Raises `FlowError`.
     """
+    from lab.synthesis.flow_files import flows_of
+
+    flows = flows_of(config, settings or head) if config.synthesis.flows else {}
     leaves: list[LeafCost] = []
     unread: list[str] = []
     for change in found.leaves:
@@ -123,7 +128,8 @@ def cost(
         if rows == 0:
             continue
         try:
-            leaves.append(leaf_cost(load_leaf(head, change.path), rows, config, tokens))
+            leaf = load_leaf(head, change.path)
+            leaves.append(leaf_cost(leaf, rows, config, tokens, flows.get(leaf.kind)))
         except (LeafError, Refused):
             unread.append(f"{change.path}/{QNA}")
     return Cost(tuple(leaves), tuple(unread), rates, tokens.counted)
@@ -136,15 +142,17 @@ def _rows(change: LeafChange, config: RepositoryConfig) -> int:
     return config.generate.rows_changed if change.teaches else 0
 
 
-def leaf_cost(leaf: Leaf, rows: int, config: RepositoryConfig, tokens: Tokens = ESTIMATE) -> LeafCost:
-    """The requests of one leaf's flow for `rows` rows."""
+def leaf_cost(
+    leaf: Leaf, rows: int, config: RepositoryConfig, tokens: Tokens = ESTIMATE, flow: Flow | None = None
+) -> LeafCost:
+    """The requests of one leaf's flow for `rows` rows; the shipped flow unless one is given."""
     from lab.synthesis.flow import load_flow
     from lab.synthesis.flow_files import preset_of
     from lab.synthesis.heldout import split
     from lab.synthesis.leaf import make_task
     from lab.synthesis.units import known_pairs, units
 
-    flow = load_flow(leaf.kind, preset_of(config))
+    flow = flow or load_flow(leaf.kind, preset_of(config))
     parted = split(leaf, config.generate.heldout_share, config.generate.seed)
     task = make_task(leaf, parted, _passages(leaf), rows)
     counted = flow.counts()

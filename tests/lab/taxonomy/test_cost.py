@@ -13,12 +13,12 @@ import pytest
 from git_host import commit
 
 from lab.config import RepositoryConfig, SynthesisSettings
-from lab.synthesis.flow import load_flow
+from lab.synthesis.flow import load_flow, shipped
 from lab.synthesis.heldout import split
 from lab.synthesis.leaf import make_task
 from lab.synthesis.run import count_rows
 from lab.taxonomy import examples
-from lab.taxonomy.cost import Rates, RatesError, cost, leaf_cost, read_rates, text
+from lab.taxonomy.cost import LeafCost, Rates, RatesError, cost, leaf_cost, read_rates, text
 from lab.taxonomy.diff import diff
 from lab.taxonomy.leaf import load_leaf
 from lab.taxonomy.tree import FilesTree, GitTree
@@ -48,6 +48,25 @@ def test_tries_and_requests_are_those_of_the_flow(path: str) -> None:
     assert found.judge_requests >= found.tries * sum(cell.do == "judge" for cell in flow.cells)
     assert found.prompt_tokens > 20 * found.teacher_requests
     assert 0 < found.completion_tokens < 200 * found.teacher_requests
+
+
+def test_a_repositorys_own_flow_is_what_is_counted() -> None:
+    value, prompts = shipped("lab/freeform_skill")
+    home = ".github/flows/ours"
+    files = {path: text.encode() for path, text in FILES.items() if isinstance(text, str)}
+    files[f"{home}/flow.yml"] = json.dumps(value).encode()
+    files |= {f"{home}/prompts/{name}": json.dumps(prompt).encode() for name, prompt in prompts.items()}
+    head = FilesTree(files)
+    changes = diff(FilesTree({}), head)
+    own = SynthesisSettings(preset="compact", flows={"freeform_skill": f"{home}/flow.yml"})
+
+    def counted(synthesis: SynthesisSettings) -> dict[str, LeafCost]:
+        found = cost(changes, head, replace(CONFIG, synthesis=synthesis))
+        return {leaf.leaf: leaf for leaf in found.leaves}
+
+    compact, lab = counted(SynthesisSettings(preset="compact")), counted(SynthesisSettings(preset="lab"))
+    assert counted(own) == {**compact, PLAIN: lab[PLAIN]}
+    assert compact[PLAIN] != lab[PLAIN]
 
 
 @pytest.mark.parametrize("path", [PLAIN, GROUNDED, ISLES])
