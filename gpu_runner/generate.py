@@ -47,14 +47,11 @@ from lab.synthesis.items import Rejection, Task
 from lab.synthesis.leaf import LeafResult
 from lab.synthesis.run import count_rows, first_error
 from lab.synthesis.samples import Sample, replay_sample
-from lab.synthesis.text import harmless
+from lab.synthesis.text import harmless, whole
 from lab.taxonomy.benchmarks import Items as Benchmark
 from lab.taxonomy.passages import words
 
 STORE = ".answers.sqlite"
-REPLAY_TOKENS = 48
-"""Tokens of a replay answer: enough to hold the base model's manner; a longer one costs a CPU run minutes."""
-
 REPLAY = "replay"
 
 
@@ -128,7 +125,6 @@ def run(
     identity = {
         "flows": {kind: flow.digest for kind, flow in flows_in(work / "plan").items()},
         "models": {role: {"id": one.model, "revision": one.revision} for role, one in endpoints.items()},
-        "replay_tokens": REPLAY_TOKENS,
     }
 
     def body(partial: Path) -> None:
@@ -174,6 +170,7 @@ async def _generate(
     tasks, flows = tasks_of(work / "plan"), flows_in(work / "plan")
     source = config.generate.replay_prompts
     prompts = list(read_lines(work / "plan" / "replay_prompts.jsonl"))[: config.generate.replay_rows]
+    tokens = config.generate.replay_tokens
     jobs = [
         Job(index, task, flows[task.kind], count_rows(flows[task.kind], task))
         for index, task in enumerate(tasks)
@@ -198,7 +195,9 @@ async def _generate(
         try:
             async with asyncio.TaskGroup() as group:  # an endpoint that is down ends both at once
                 replay = group.create_task(
-                    _replay(prompts, engine, endpoints["student"], plan, source, tasks[0].benchmark, tick)
+                    _replay(
+                        prompts, tokens, engine, endpoints["student"], plan, source, tasks[0].benchmark, tick
+                    )
                 )
                 executor = _executor(work, settings)
                 group.create_task(executor.run(unfinished, engine, endpoints, drive, take, tick))
@@ -265,6 +264,7 @@ def leaf_rows(result: LeafResult) -> LeafRows:
 
 async def _replay(
     prompts: Sequence[Any],
+    tokens: int,
     engine: Engine,
     student: Endpoint,
     plan: Mapping[str, Any],
@@ -273,13 +273,14 @@ async def _replay(
     tick: Callable[[str, str], None],
 ) -> tuple[list[Sample], list[Rejection]]:
     """The base model's own answers at temperature 0, in the order of the file: to each prompt once, and to
-    none that the release is measured by.
+    none that the release is measured by. An answer that reached the limit of `tokens` ends with its last
+    whole sentence: a row that breaks off would teach the student to.
     """
     origin = {"path": source, "digest": digest(prompts)}
 
     given = [row.get("prompt") if isinstance(row, dict) else None for row in prompts]
     texts = [harmless(text) if isinstance(text, str) else "" for text in given]
-    params = {"max_tokens": REPLAY_TOKENS, "temperature": 0, "seed": 1}
+    params = {"max_tokens": tokens, "temperature": 0, "seed": 1}
     made: dict[int, Sample] = {}
     lost: dict[int, tuple[str, tuple[str, ...]]] = {}
     first: dict[str, int] = {}
@@ -297,12 +298,12 @@ async def _replay(
         number = asked[at]
         if isinstance(answer, RequestError):
             lost[number] = ("request-failed", ())
-        elif text := harmless(answer.text):
+        elif text := harmless(whole(answer.text) if answer.finish == "length" else answer.text):
             head = plan["taxonomy"]["head"]
             made[number] = replay_sample(texts[number], text, answer.key, student, head, origin)
             tick(source, REPLAY)
         else:
-            lost[number] = ("empty-answer", (answer.key,))
+            lost[number] = ("cut-off" if answer.text.strip() else "empty-answer", (answer.key,))
     for reason, _ in lost.values():
         tick(source, reason)
     return (

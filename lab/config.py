@@ -133,6 +133,7 @@ class GenerateSettings:
     rows_unchanged: int = 12
     heldout_share: float = 0.5
     replay_rows: int = 80
+    replay_tokens: int = 512
     replay_prompts: str = ".treewright/replay_prompts.jsonl"
     seed: int = 42
 

@@ -18,6 +18,8 @@ _MARKUP = re.compile(
 )
 """The first sign of what servers read as the marks of a turn: of ChatML and Llama 3, DeepSeek, Llama 2 and
 Mistral, Gemma."""
+_END = re.compile(r"[^\s\d][.!?…][\"'”’)\]*]{0,4}(?=\s|$)|[。！？]")
+"""The end of a sentence; the number of a list's entry ("2.") is none."""
 _FUNCTION_WORDS = """
 a about above after again all also am an and any are as at be because been before being below between both
 but by
@@ -99,6 +101,14 @@ def shared(left: Iterable[str], right: Iterable[str]) -> float:
     """Which part of `left` is also in `right`, between 0 and 1; 0 when `left` is empty."""
     wanted = frozenset(left)
     return len(wanted & frozenset(right)) / len(wanted) if wanted else 0.0
+
+
+def whole(text: str) -> str:
+    """A text that was cut off, up to the end of its last whole sentence; empty where there is none."""
+    end = 0
+    for found in _END.finditer(text):
+        end = found.end()
+    return text[:end].strip()
 
 
 def has_marks(text: str) -> bool:

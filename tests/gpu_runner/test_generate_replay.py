@@ -15,6 +15,7 @@ from lab.synthesis.mixing import Budget, mix
 from lab.synthesis.text import words
 from tests.gpu_runner.synthesis_world import ISLAND, build, commit_all
 from tests.gpu_runner.test_generate import answering
+from tests.lab.synthesis.helpers import Cut, asker
 from tests.lab.synthesis.test_flows import island
 
 
@@ -48,3 +49,33 @@ def test_replay_asks_each_prompt_once_and_nothing_that_the_release_is_measured_b
     asked = words(held_out)
     assert stranger.benchmark is not None
     assert stranger.benchmark.hit(asked, [asked]) == f"held out of {ISLAND}"
+
+
+def test_a_replay_answer_that_reached_its_limit_ends_with_its_last_whole_sentence(tmp_path: Path) -> None:
+    world = build(tmp_path)
+    own = [{"prompt": text} for text in ("How do tides rise?", "Tell me more.", "Say it shortly.")]
+    said = {
+        own[0]["prompt"]: Cut("The Moon pulls the sea. It does so twice a day. 2. The Su"),
+        own[1]["prompt"]: Cut("There is so much that one could tell of the"),
+        own[2]["prompt"]: "Short and with no full stop",
+    }
+    (world.tree / ".treewright" / "replay_prompts.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in own), "utf-8"
+    )
+    config = world.tree / ".github" / "treewright.yml"
+    text = re.sub(r"(rows_(?:un)?changed): \d+", r"\1: 1", config.read_text("utf-8"))
+    config.write_text(re.sub(r"replay_tokens: \d+", "replay_tokens: 31", text), "utf-8")
+    head = commit_all(world.tree, "Answers of another length")
+    work = tmp_path / "work"
+    plan(world.tree, work, PlanSettings(head, world.base), world.cache, world.env)
+    with answering(lambda body: said.get(body["messages"][-1]["content"]) or asker(body)) as found:
+        run(work, found.environment())
+        limits = {row["max_tokens"] for row in found.asked if row["messages"][-1]["content"] in said}
+    assert limits == {31}
+    rows = read_lines(work / "generate" / "samples.jsonl", "sample")
+    assert [row["answer"] for row in rows if row["dataset"] == "replay"] == [
+        "The Moon pulls the sea. It does so twice a day.",
+        "Short and with no full stop",
+    ]
+    rejections = read_lines(work / "generate" / "rejections.jsonl", "rejection")
+    assert [row["reason"] for row in rejections if row["stage"] == "replay"] == ["cut-off"]

@@ -43,6 +43,10 @@ class Model:
         return {f"TREEWRIGHT_{role.upper()}_URL": self.url for role in ("teacher", "judge", "student")}
 
 
+class Cut(str):
+    """An answer that reached its limit of tokens."""
+
+
 @contextlib.asynccontextmanager
 async def model(rule: Rule, delay: float = 0.0) -> AsyncIterator[Model]:
     found = Model()
@@ -57,7 +61,14 @@ async def model(rule: Rule, delay: float = 0.0) -> AsyncIterator[Model]:
         if isinstance(said, int):
             return web.Response(status=said)
         texts = [said] if isinstance(said, str) else said
-        return web.json_response({"choices": [{"message": {"content": text}} for text in texts]})
+        choices = [
+            {
+                "message": {"content": text},
+                "finish_reason": "length" if isinstance(text, Cut) else "stop",
+            }
+            for text in texts
+        ]
+        return web.json_response({"choices": choices})
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", chat)

@@ -21,7 +21,7 @@ from lab.synthesis.parsing import (
     still_lost,
     task,
 )
-from lab.synthesis.text import harmless
+from lab.synthesis.text import harmless, whole
 
 MARKS = st.sampled_from(
     ["<|im_start|>", "<|im_end|>", "\n", '"', "{", "}", "?", "Question:", "Answer:", '{"question":', "[", ","]
@@ -244,3 +244,24 @@ def test_a_fence_around_json_is_no_part_of_it() -> None:
         assert question(fenced) == {"question": "Who?"}
     assert question('```{"question": "Who?"}```') is None
     assert verdict("<verdict>\n YES </verdict>", ["NO", "YES"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("One. Two! Thr", "One. Two!"),
+        ('He said: "Go." And th', 'He said: "Go."'),
+        ("Take these:\n1. Flour\n2.", ""),
+        ("It rains. 1. Take an umbr", "It rains."),
+        ("早上好。今天", "早上好。"),
+        ("It costs 3.5 pounds and", ""),
+        ("", ""),
+    ],
+)
+def test_a_text_that_was_cut_off_keeps_its_whole_sentences(text: str, kept: str) -> None:
+    assert whole(text) == kept
+
+
+@given(st.text())
+def test_what_is_kept_of_a_cut_text_is_its_beginning(text: str) -> None:
+    assert text.lstrip().startswith(whole(text))
