@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from github import GithubException
+
 from bot import audit
-from bot.github import Json
+from bot.github import Json, transient
 from bot.services import Services
 
 _MARK = "swept deliveries up to"
@@ -58,7 +60,13 @@ def sweep(services: Services) -> int:
         # Its first attempt bounds the position: later ones are above it.
         open_ends.append(min(other.id for other in attempts if other.guid == one.guid))
         store.note_redelivery(one.guid)
-        services.app.redeliver(one.id)
+        try:
+            services.app.redeliver(one.id)
+        except GithubException as error:
+            if transient(error):
+                raise
+            audit.trouble("GitHub does not deliver it again", guid=one.guid, status=error.status)
+            continue  # the others may be delivered
         store.count("redelivered")
         asked += 1
         audit.note("asked for a delivery again", guid=one.guid)

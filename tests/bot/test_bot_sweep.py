@@ -49,7 +49,11 @@ def test_dropped_deliveries_are_brought_by_the_sweep_and_not_twice(tmp_path: Pat
             assert change.replies(said) == []
 
             services = Services.open(bot_settings(world))
-            assert sweep(services) == 2
+            refusal = {"method": "POST", "path_prefix": "/app/hook/deliveries", "status": 422, "times": 1}
+            world.admin("POST", "/faults", {"fail_requests": [refusal]})
+            assert sweep(services) == 1, "the other one, too, is asked for"
+            world.forge.hooks.drain()
+            assert sweep(services) == 1
             assert change.check(head)["conclusion"] == "failure"
             change.reply(said)
             until(change.sticky, "the comment")
