@@ -297,9 +297,16 @@ class Repository:
                 return None
             raise
 
-    def react(self, comment: int, content: Literal["eyes", "+1", "confused"]) -> int:
-        """Reacting twice with the same content is one reaction (GitHub answers 200 instead of 201)."""
-        return int(self.ask("POST", f"/issues/comments/{comment}/reactions", {"content": content})["id"])
+    def react(self, comment: int, content: Literal["eyes", "+1", "confused"]) -> int | None:
+        """Reacting twice with the same content is one reaction (GitHub answers 200 instead of 201). None when
+        somebody deleted the comment.
+        """
+        try:
+            return int(self.ask("POST", f"/issues/comments/{comment}/reactions", {"content": content})["id"])
+        except GithubException as error:
+            if error.status == 404:
+                return None
+            raise
 
     def unreact(self, comment: int, reaction: int) -> None:
         try:

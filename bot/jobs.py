@@ -247,6 +247,8 @@ def answer_comment(delivery: str) -> str:
 
 def _answer(delivery: str) -> str:
     eyes = _step(_acknowledge, "acknowledge", delivery)
+    if eyes is None:
+        return "withdrawn"
     answers: list[dict[str, Any]] = []
     try:
         for index in range(_step(_count, "read", delivery)):
@@ -273,6 +275,8 @@ def say_sorry(delivery: str, job: str) -> str:
 
     def work() -> str:
         eyes = _step(_acknowledge, "acknowledge", delivery)
+        if eyes is None:
+            return "withdrawn"
         _step(_finish, "finish", delivery, eyes, [talk.Answer(False, replies.trouble()).to_json()])
         return "said"
 
@@ -374,7 +378,7 @@ def _comment(delivery: str) -> CommentEvent:
     return event
 
 
-def _acknowledge(delivery: str) -> int:
+def _acknowledge(delivery: str) -> int | None:
     return talk.acknowledge(services(), _comment(delivery))
 
 

@@ -42,8 +42,10 @@ def pull_of(services: Services, said: CommentEvent) -> Pull:
     return services.store.learn(facts, "api")
 
 
-def acknowledge(services: Services, said: CommentEvent) -> int:
-    """Eyes on the comment. Returns the reaction, to be taken away later."""
+def acknowledge(services: Services, said: CommentEvent) -> int | None:
+    """Eyes on the comment. Returns the reaction, to be taken away later; None when the comment is not there
+    any more: who deleted it does not want it done.
+    """
     pull = pull_of(services, said)
     return services.repository(pull).react(said.comment_id, "eyes")
 
@@ -230,5 +232,8 @@ def finish(services: Services, said: CommentEvent, eyes: int, answers: Sequence[
         body = replies.reply(said.comment_id, url, said.login, parts)
         publish.reply(services, pull, said.comment_id, body)
     repository = services.repository(pull)
-    repository.react(said.comment_id, "+1" if all(answer["taken"] for answer in answers) else "confused")
-    repository.unreact(said.comment_id, eyes)
+    outcome = repository.react(
+        said.comment_id, "+1" if all(answer["taken"] for answer in answers) else "confused"
+    )
+    if outcome is not None:
+        repository.unreact(said.comment_id, eyes)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from bot_world import EXAMPLES, Change, Json, World, bot, bot_settings, new_world, until
+from bot_world import EXAMPLES, Change, World, bot, bot_settings, new_world, until
 
 from bot.approve import person
 from bot.events import CommentEvent
@@ -171,7 +171,25 @@ def test_an_event_that_comes_again_in_another_delivery_is_one_event(world: World
         if (one.payload.get("comment") or {}).get("id") == said["id"]
     )
     # Another id, and other bytes: neither of the two first keys knows it.
-    body = json.dumps(first.payload, indent=1).encode()
+    again = delivered(world, json.dumps(first.payload, indent=1).encode())
+    store = Store(bot_settings(world).database_url)
+    until(lambda: store.delivery(again)["state"] == "ignored", "the look at the second delivery")
+    assert store.delivery(again)["detail"] == f"the same event as delivery {first.guid}"
+    assert store.counters()["duplicate_events"] == 1
+    assert len(change.replies(said)) == 1
+
+    # A comment that was deleted before anybody looked at it: nothing is done, and nobody's fault.
+    comment = {**first.payload["comment"], "id": 999_999, "body": "/hold"}
+    gone = delivered(world, json.dumps({**first.payload, "comment": comment}).encode())
+    until(lambda: store.delivery(gone)["state"] == "done", "the look at the deleted comment")
+    assert store.delivery(gone)["detail"] == "withdrawn"
+    assert store.dead_letters() == []
+    assert change.title() != "On hold"
+    store.close()
+
+
+def delivered(world: World, body: bytes) -> str:
+    """Send a signed delivery of a comment to the bot; returns its id."""
     secret = str(world.app["webhook_secret"]).encode()
     headers = {
         "X-GitHub-Event": "issue_comment",
@@ -181,14 +199,4 @@ def test_an_event_that_comes_again_in_another_delivery_is_one_event(world: World
     }
     url: str = world.bot_url  # type: ignore[attr-defined]  # noted on the world by this test
     assert httpx.post(f"{url}/webhook", content=body, headers=headers).status_code == 202
-    settings = bot_settings(world)
-    store = Store(settings.database_url)
-
-    def row() -> Json:
-        return dict(store.delivery(headers["X-GitHub-Delivery"]))
-
-    until(lambda: row()["state"] == "ignored", "the look at the second delivery")
-    assert row()["detail"] == f"the same event as delivery {first.guid}"
-    assert store.counters()["duplicate_events"] == 1
-    store.close()
-    assert len(change.replies(said)) == 1
+    return headers["X-GitHub-Delivery"]
