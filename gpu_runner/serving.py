@@ -29,7 +29,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -178,14 +178,22 @@ def _vllm_command(
         python = str(Path(given).resolve() / "bin" / "python")
         command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", place]
     else:
-        command = [*shlex.split(given), "serve", place]
+        command = [*in_words(environment, "TREEWRIGHT_VLLM", "vllm"), "serve", place]
     name = folder.resolve().name
     command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--served-model-name", name, "--max-num-seqs", str(max(settings.parallel, 1))]
-    command += [*shlex.split(environment.get("TREEWRIGHT_VLLM_ARGS", "")), *settings.arguments]
+    command += [*in_words(environment, "TREEWRIGHT_VLLM_ARGS"), *settings.arguments]
     # The folder is here, so nothing is fetched; and the server reports nothing to anybody.
     environment |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     return command, name, "local", f"http://127.0.0.1:{port}"
+
+
+def in_words(environment: Mapping[str, str], variable: str, default: str = "") -> list[str]:
+    """A variable's value as a shell would part it. Raises `ServingError`."""
+    try:
+        return shlex.split(environment.get(variable, default))
+    except ValueError as error:
+        raise ServingError(f"{variable} cannot be read: {error}") from None
 
 
 def free_port() -> int:

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shlex
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpu_runner.embedded import EMBEDDED_NAME
-from gpu_runner.serving import EMBEDDED, Served, ServeSettings, ServingError, serve
+from gpu_runner.serving import EMBEDDED, Served, ServeSettings, ServingError, in_words, serve
 
 CHECK_SECONDS = 10.0
 UNHEALTHY_CHECKS = 6
@@ -91,7 +90,7 @@ def served_roles(
                 parallel=parallel,
                 key=secrets.token_urlsafe(24),
                 log=logs / f"{'-'.join(users)}.log",
-                arguments=tuple(shlex.split(env.get(f"{prefix}_VLLM_ARGS", ""))),
+                arguments=tuple(in_words(env, f"{prefix}_VLLM_ARGS")),
                 devices=env.get(f"{prefix}_DEVICES"),
             )
             try:

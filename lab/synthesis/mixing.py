@@ -141,7 +141,8 @@ def mix(
         ]
         buffer = _fair(pool[REPLAY_DATASET], budget.buffer_rows, seed, number, ledger)
         if len(pool[REPLAY_DATASET]) < budget.buffer_rows:
-            notes.append(f"budget of {budget.buffer_rows} rows of the replay buffer, {len(buffer)} there")
+            there = len(pool[REPLAY_DATASET])
+            notes.append(f"budget of {budget.buffer_rows} rows of the replay buffer, {there} there")
         notes += ledger.notes()
         origins: list[tuple[Origin, list[Mapping[str, Any]]]] = [
             ("new", new),

@@ -163,6 +163,21 @@ def test_a_model_that_cannot_be_served_names_the_variable(tmp_path: Path) -> Non
         raise AssertionError("it never served")
 
 
+@pytest.mark.parametrize(
+    "variable", ["TREEWRIGHT_VLLM_ARGS", "TREEWRIGHT_JUDGE_VLLM_ARGS", "TREEWRIGHT_VLLM"]
+)
+def test_arguments_that_no_shell_could_read_name_their_variable(
+    vllm: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, '--dtype "half')
+    env = {"TREEWRIGHT_JUDGE_PATH": str(folder(vllm, "small")), variable: '--dtype "half'}
+    with (
+        pytest.raises(ServingError, match=f"{variable} cannot be read: No closing quotation"),
+        served_roles(env, ("judge",), vllm, 1),
+    ):
+        raise AssertionError("it never served")
+
+
 def test_a_killed_runner_leaves_no_server_behind(vllm: Path) -> None:
     teacher = folder(vllm, "big")
     program = (

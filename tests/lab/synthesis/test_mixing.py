@@ -146,6 +146,17 @@ def test_a_leafs_budget_of_rows_holds_over_new_replayed_and_buffer_rows_and_is_r
     assert first.notes == ("budget of leaf knowledge/large: 15 rows left out",)
 
 
+def test_what_a_limit_keeps_out_of_the_replay_buffer_is_not_called_missing() -> None:
+    samples = [sample(0), *(sample(n, "replay", "prompts") for n in range(8))]
+    budget = Budget(datasets=("knowledge_short",), buffer_rows=10)
+    (phase,) = mix(samples, [budget], seed=1, limits=Limits(source_rows={"replay": 3}))
+    assert phase.counts["buffer"] == 3
+    assert phase.notes == (
+        "budget of 10 rows of the replay buffer, 8 there",
+        "budget of source replay: 5 rows left out",
+    )
+
+
 def test_a_sources_budget_makes_room_for_the_other_sources() -> None:
     samples = [sample(n, "knowledge_long") for n in range(30)] + [sample(n, "skill") for n in range(30)]
     budget = Budget(datasets=("knowledge_long", "skill"), max_rows=20)
