@@ -198,13 +198,25 @@ def _show(report: LintReport, tree: FolderTree, format_: Format) -> None:
     if format_ is Format.json:
         typer.echo(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
     elif format_ is Format.sarif:
-        typer.echo(json.dumps(render.sarif(report, __version__), ensure_ascii=False, indent=2))
+        told = render.sarif(_in_repository(report, tree.root), __version__)
+        typer.echo(json.dumps(told, ensure_ascii=False, indent=2))
     elif format_ is Format.github:
         if report.findings:
-            typer.echo(render.github(report))
+            typer.echo(render.github(_in_repository(report, tree.root)))
     else:
         colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         typer.echo(render.text(report, _Lines(tree), colour))
+
+
+def _in_repository(report: LintReport, root: Path) -> LintReport:
+    """GitHub looks for a file from the top of the repository, and a taxonomy may lie in a folder of it."""
+    from dataclasses import replace
+
+    place = root.absolute()
+    top = next((each for each in (place, *place.parents) if (each / ".git").exists()), place)
+    inside = place.relative_to(top)
+    findings = (replace(one, file=(inside / one.file).as_posix()) for one in report.findings)
+    return replace(report, findings=tuple(findings))
 
 
 class _Lines:

@@ -103,3 +103,14 @@ def test_a_broken_configuration_is_told_where_only_a_part_is_looked_at(checkout:
         assert ".github/treewright.yml:1:10: version is `2`; only 1 is known." in done.stderr
         assert "defaults hold" not in done.stdout
     assert "defaults hold" not in run("lint", checkout).stderr
+
+
+def test_github_finds_the_files_of_a_taxonomy_that_lies_in_a_folder(tmp_path: Path) -> None:
+    commit(tmp_path, {f"tree/{SKILL}/qna.yaml": examples.SKILL, "README.md": "hello\n"})
+    wanted = f"tree/{SKILL}/qna.yaml"
+    assert f"file={wanted}," in run("lint", tmp_path / "tree", "--format", "github").stdout
+    sarif = json.loads(run("lint", tmp_path / "tree", "--format", "sarif").stdout)
+    (result,) = sarif["runs"][0]["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == wanted
+    report = json.loads(run("lint", tmp_path / "tree", "--format", "json").stdout)
+    assert [each["file"] for each in report["findings"]] == [f"{SKILL}/qna.yaml"]
