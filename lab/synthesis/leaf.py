@@ -126,7 +126,7 @@ async def synthesize(
             why = f"stopped early: of {outcome.asked} rows of round {rounds}, {gained} were kept"
             break
         # As many tries as the yield so far says that the missing rows take, and never a flood.
-        tries = min(math.ceil(missing * tried / _counted(kept)), 2 * tried)
+        tries = min(math.ceil(missing * tried / max(_counted(kept), 1)), 2 * tried)
     rows, contaminated = samples(flow, task, kept, endpoints)
     rows, leaked = _clear(task, kept, rows)
     result = LeafResult(

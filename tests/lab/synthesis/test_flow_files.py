@@ -398,3 +398,22 @@ def test_a_teacher_that_repeats_a_seed_gives_no_second_row_of_it(tmp_path: Path)
         ]
 
     asyncio.run(inner())
+
+
+def test_a_flow_that_never_gives_up_ends_after_its_rounds_without_a_row(tmp_path: Path) -> None:
+    leaf = island()
+    task = make_task(leaf, split(leaf, 0.5, 42), island_chunks(), 3)
+    stubborn = FLOW.replace("asks_per_row: 1\n", "asks_per_row: 1\nrounds: 3\ngive_up_below: 0\n")
+    flow = read_flow(FolderTree(write(tmp_path, files(flow=stubborn))), PATH, "knowledge").build()
+
+    async def inner() -> None:
+        async with (
+            model(lambda body: "No question.") as found,
+            Engine(tmp_path / "s", settings=FAST) as engine,
+        ):
+            result = await synthesize(task, engine, found.endpoints(), flow=flow)
+        assert (result.rounds, result.delivered) == (3, 0)
+        assert result.why is not None
+        assert result.why.startswith("0 of 3 rows, after 3 of 3 rounds")
+
+    asyncio.run(inner())
