@@ -180,3 +180,17 @@ def test_one_rule_is_told_in_markdown_as_the_page_of_rules_has_it() -> None:
     told = run("explain", "seed-count", "--format", "markdown").stdout
     assert told.startswith("## seed-count\n")
     assert told in run("explain", "--all", "--format", "markdown").stdout
+
+
+@pytest.mark.parametrize("part", [ISLES, f"{ISLES}/link.yaml"])
+def test_a_link_is_told_in_the_part_that_is_named(tree: Path, part: str) -> None:
+    (tree / ISLES / "link.yaml").symlink_to("qna.yaml")
+    done = run("lint", tree / part)
+    assert done.exit_code == 1
+    assert f"{ISLES}/link.yaml:1:1: error" in done.stdout
+
+
+def test_a_folder_without_a_taxonomy_is_not_green_in_silence(tmp_path: Path) -> None:
+    done = run("lint", tmp_path, "--format", "json")
+    assert json.loads(done.stdout) == {"ok": True, "files": 0, "findings": []}
+    assert "holds nothing to check" in done.stderr

@@ -67,7 +67,7 @@ def _run(options: Options) -> int:
     from lab.taxonomy.document_limits import DocumentError
     from lab.taxonomy.lint import LintReport, lint
     from lab.taxonomy.tokenizer import TokenizerError, teacher_tokens
-    from lab.taxonomy.tree import FolderTree
+    from lab.taxonomy.tree import BRANCHES, FolderTree
     from lab.taxonomy.worktree import Checkout, find_root, merge_base
     from lab.untrusted import Refused
 
@@ -92,7 +92,7 @@ def _run(options: Options) -> int:
                 looked = Checkout(root, merge_base(root, base))
                 only = looked.changed
             elif inside != ".":
-                only = tree.paths()
+                only = [*tree.paths(), *tree.links()]
             if only is not None and inside != ".":  # a file is looked at with what lies beside it
                 within = inside if path.is_dir() else inside.rpartition("/")[0] or inside
                 only = [each for each in only if each == inside or each.startswith(f"{within}/")]
@@ -119,6 +119,9 @@ def _run(options: Options) -> int:
     except (TokenizerError, DocumentError) as error:
         typer.echo(str(error), err=True)
         return 2
+    if not report.files and not report.findings and base is None:
+        branches = ", ".join(f"{name}/" for name in BRANCHES)
+        typer.echo(f"{path} holds nothing to check: leaves lie in {branches} of a taxonomy.", err=True)
     _show(report, tree, options.format)
     return 0 if report.ok else 1
 
