@@ -51,6 +51,13 @@ def start(services: Services, pull: Pull, merge_sha: str, again: int = 0) -> str
     another attempt after a failed one, by its number at GitHub (a comment, or a check run).
     """
     key = key_of(pull.repo_id, merge_sha)
+    # A button, a comment and reconcile may ask at once: none of them is in the others' queue.
+    with services.store.locked(f"release:{key}"):
+        _start(services, pull, merge_sha, key, again)
+    return key
+
+
+def _start(services: Services, pull: Pull, merge_sha: str, key: str, again: int) -> None:
     repository = services.repository(pull)
     known = services.store.release(key)
     if known is None:
@@ -63,7 +70,7 @@ def start(services: Services, pull: Pull, merge_sha: str, again: int = 0) -> str
             state="dispatching",
         )
     elif known["state"] not in {"dispatching", "failed"} or (known["state"] == "failed" and not again):
-        return key
+        return
     elif known["state"] == "failed":
         before = find(services, pull, key)
         services.store.update_release(
@@ -86,12 +93,11 @@ def start(services: Services, pull: Pull, merge_sha: str, again: int = 0) -> str
         trouble = f"GitHub did not start the workflow `{workflow}`: {why or error.status}. "
         services.store.update_release(key, state="failed", asked=0.0, trouble=trouble)
         show(services, pull, key)
-        return key
+        return
     services.store.update_release(key, state="queued", trouble="")
     if run is not None:
         services.store.update_release(key, run_id=int(run["id"]), run_url=str(run["html_url"]))
     show(services, pull, key)
-    return key
 
 
 def _dispatch_once(
