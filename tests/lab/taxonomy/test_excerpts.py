@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,3 +120,20 @@ def test_a_hostile_document_costs_seconds_at_most() -> None:
     for document in ("[" * 300_000, "[a](" * 100_000, "the same words " * 60_000, "<a " * 100_000):
         check(leaf("the same words are the same words", "x [a](b)"), {"a.md": document})
     assert time.process_time() - start < 10
+
+
+def test_the_nearest_passage_is_looked_for_only_while_findings_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    nearest = excerpts._nearest
+
+    def counted(*arguments: Any) -> Any:
+        asked.append(1)
+        return nearest(*arguments)
+
+    monkeypatch.setattr(excerpts, "_nearest", counted)
+    wrong = leaf(*(f"The light {number} of Mora is out." for number in range(150)))
+    found = check(wrong, {"a.md": examples.DOCUMENT})
+    assert found[-1].message.startswith("50 more findings")
+    assert len(asked) == 100
