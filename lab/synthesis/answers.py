@@ -121,8 +121,8 @@ class AnswerFile:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StoreError(
-                f"the answers kept in {self._path} cannot be read: {error}. If the file is damaged, move it "
-                "and its -wal and -shm away and run again: what it held is asked for again."
+                f"the answers kept in {self._path} cannot be read: {error}. Make room where the disk is full; "
+                "if the file is damaged, move it and its -wal and -shm away: what it held is asked for again."
             ) from error
 
     def one(self, key: str) -> Row | None:
@@ -150,7 +150,8 @@ class AnswerFile:
             self._db.executemany(_INSERT, rows)
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk has ended it already
+                self._db.execute("ROLLBACK")
             raise
 
     def count(self) -> int:

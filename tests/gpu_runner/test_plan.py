@@ -153,6 +153,11 @@ def test_the_command_reports_and_uses_its_exit_codes(
     assert f"added {ISLAND}" in done.output
     assert read_json(tmp_path / "plan" / "plan.json")["pull_requests"] == [2, 3]
     assert problems("plan", read_json(tmp_path / "plan" / "plan.json")) == []
+    (tmp_path / "file").write_text("no folder", "utf-8")
+    for command in (["plan", str(world.tree)], ["generate"]):
+        refused = CliRunner().invoke(app, [*command, "--work", str(tmp_path / "file")])
+        assert refused.exit_code == 2
+        assert f"treewright {command[0]}: " in refused.output
     for wrong in ("two", "0", "2,-3"):
         assert CliRunner().invoke(app, [*arguments, "--pull-requests", wrong]).exit_code == 2
     assert (

@@ -50,6 +50,11 @@ def generate(
     except (EndpointError, GenerateError, StageError) as error:
         typer.echo(f"treewright generate: {error}", err=True)
         raise typer.Exit(2) from error
+    except OSError as error:  # a full disk, a folder that is not ours
+        typer.echo(
+            f"treewright generate: {error} (work folder: {work}); run again when that is mended", err=True
+        )
+        raise typer.Exit(2) from error
     value = read_json(work / "generate" / "yield.json")
     if manifest.reused:
         typer.echo("generated before; nothing was asked")

@@ -50,6 +50,9 @@ def plan(
     except (PlanError, StageError) as error:
         typer.echo(f"treewright plan: {error}", err=True)
         raise typer.Exit(1 if getattr(error, "findings", ()) else 2) from error
+    except OSError as error:  # a full disk, a folder that is not ours
+        typer.echo(f"treewright plan: {error} (work folder: {work}); run again when that is mended", err=True)
+        raise typer.Exit(2) from error
     value = read_json(work / "plan" / "plan.json", "plan")
     changed = [leaf for leaf in value["leaves"] if leaf["changed"]]
     done = "planned before" if manifest.reused else "planned"

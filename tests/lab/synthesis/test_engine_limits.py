@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.config import ModelName
-from lab.synthesis.answers import Answer, AnswerStore, StoreError, from_row, to_row
+from lab.synthesis.answers import Answer, AnswerFile, AnswerStore, StoreError, from_row, to_row
 from lab.synthesis.endpoints import Endpoint, EndpointError, endpoint_from_environment
 from lab.synthesis.engine import Engine, EngineSettings, Request, RequestError
 from lab.synthesis.gates import Gate, pick, preference
@@ -355,6 +356,19 @@ def test_a_store_that_cannot_be_written_ends_the_run_and_says_where(tmp_path: Pa
             await engine.chat(server.endpoint, ask("b"), {})
 
     run(good, body, tmp_path / "s", settings=FAST)
+
+
+def test_a_full_disk_is_called_so_and_costs_no_row_that_was_stored(tmp_path: Path) -> None:
+    store = AnswerFile(tmp_path / "s")
+    store.add([to_row(Answer("kept", f"k{n}", False, 0)) for n in range(2)])
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count={pages + 1}")
+    with pytest.raises(sqlite3.OperationalError, match="database or disk is full"):
+        store.add([to_row(Answer("x" * 10_000, f"n{n}", False, 0)) for n in range(2)])
+    assert store.count() == 2
+    store._db.execute("PRAGMA max_page_count=1000")
+    store.add([to_row(Answer("x" * 10_000, f"n{n}", False, 0)) for n in range(2)])
+    assert store.count() == 4
 
 
 def test_a_damaged_store_is_told_with_its_file_and_what_to_do(tmp_path: Path) -> None:
