@@ -121,7 +121,7 @@ class AnswerFile:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StoreError(
-                f"the answers kept in {self._path} cannot be read: {error}. Make room where the disk is full; "
+                f"the answers kept in {self._path} cannot be read: {error}. Make room if the disk is full; "
                 "if the file is damaged, move it and its -wal and -shm away: what it held is asked for again."
             ) from error
 
