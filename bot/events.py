@@ -67,7 +67,6 @@ class CheckEvent:
     login: str
     user_id: int
     user_type: str
-    at: str
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,6 @@ def _read(event: str, body: Mapping[str, Any]) -> Event | None:
             login=str(body["sender"]["login"]),
             user_id=int(body["sender"]["id"]),
             user_type=str(body["sender"].get("type", "User")),
-            at=str(check.get("completed_at") or check.get("started_at") or ""),
         )
     if event == "workflow_run":
         run = body["workflow_run"]

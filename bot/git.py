@@ -48,17 +48,6 @@ class Mirror:
     def merge_base(self, one: str, other: str) -> str:
         return self._ask("merge-base", one, other)
 
-    def is_ancestor(self, one: str, other: str) -> bool:
-        try:
-            self._ask("merge-base", "--is-ancestor", one, other)
-        except GitError:
-            return False
-        return True
-
-    def parents(self, sha: str) -> list[str]:
-        """The parents of a commit, the first one first."""
-        return self._ask("rev-list", "--parents", "-n", "1", sha).split()[1:]
-
     def shown(self, base: str, head: str, paths: Collection[str]) -> dict[str, list[tuple[int, int]]]:
         """By path: the first and last lines of `head`'s side that a diff with three lines around each change
         shows, hunk by hunk, as GitHub shows a pull request. Only for `paths`; binary files have none.

@@ -27,11 +27,10 @@ from bot.courtesy import Answers, Gate, limited_for
 from bot.events import PullFacts, pull_facts
 from bot.git import GitError
 from bot.grants import PERMISSIONS
+from bot.policy import ROLES
 from bot.settings import Settings
 
 Json = dict[str, Any]
-ROLES = ("none", "read", "triage", "write", "maintain", "admin")
-"""What a person may do in a repository, the least first (GitHub, repository roles)."""
 _SAFE = frozenset({"GET", "HEAD", "PATCH", "PUT", "DELETE"})
 _LARGEST_ASSET = 8 * 1024 * 1024
 

@@ -101,7 +101,7 @@ class Dispatcher:
                 audit.note("delivery", id=row["id"], event=row["event"], state=state, detail=detail)
         finally:  # also when one could not be started: those before it were
             if settled:
-                self._store.hand_over_all(settled)
+                self._store.hand_over(settled)
         return bool(settled)
 
     def _start(self, delivery: str, name: str, body: bytes) -> tuple[str, str]:

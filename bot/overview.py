@@ -15,10 +15,10 @@ from sqlalchemy.engine import Connection
 from bot import tables as t
 from bot.audit_log import AuditLog
 from bot.chain import Checkpoint, Record
+from bot.jobbook import UNFINISHED
 from bot.store import Store
 
 Row = Mapping[str, Any]
-UNFINISHED = ("waiting", "running")
 _A_DAY = 86_400.0
 _QUEUE, _DELIVERIES, _PULLS, _RELEASES, _DEAD, _AUDIT = 30, 25, 30, 15, 15, 15
 _PUBLIC = ("id", "event", "state", "detail", "received")

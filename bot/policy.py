@@ -18,7 +18,8 @@ from typing import Literal
 
 from bot.commands import Who
 
-_ORDER = ("none", "read", "triage", "write", "maintain", "admin")
+ROLES = ("none", "read", "triage", "write", "maintain", "admin")
+"""What a person may do in a repository, the least first (GitHub, repository roles)."""
 
 Reason = Literal[
     "granted",
@@ -66,9 +67,9 @@ def maintains(person: Person, rules: Rules) -> bool:
     if person.in_team or person.login.lower() in {login.lower() for login in rules.users}:
         return True
     # `none` leaves only the lists; anything that is no real power over the repository is read as none.
-    if person.role not in _ORDER or rules.permission not in {"write", "maintain", "admin"}:
+    if person.role not in ROLES or rules.permission not in {"write", "maintain", "admin"}:
         return False
-    return _ORDER.index(person.role) >= _ORDER.index(rules.permission)
+    return ROLES.index(person.role) >= ROLES.index(rules.permission)
 
 
 def may(who: Who, person: Person, author_id: int, rules: Rules) -> bool:

@@ -97,14 +97,10 @@ class Store(JobBook):
             where = t.deliveries.c.id == delivery
             connection.execute(sa.update(t.deliveries).where(where).values(state=state, detail=detail[:2000]))
 
-    def hand_over(self, delivery: str, state: str, detail: str = "") -> None:
-        """The inbox is done with a delivery. What its job, perhaps in another replica, has said since
-        stands.
+    def hand_over(self, settled: Sequence[tuple[str, str, str]]) -> None:
+        """The inbox is done with some deliveries: (delivery, state, detail) of each. What a job, perhaps in
+        another replica, has said since stands.
         """
-        self.hand_over_all([(delivery, state, detail)])
-
-    def hand_over_all(self, settled: Sequence[tuple[str, str, str]]) -> None:
-        """As `hand_over` for each (delivery, state, detail), in one transaction."""
         with self.write() as connection:
             for delivery, state, detail in settled:
                 where = (t.deliveries.c.id == delivery) & (t.deliveries.c.state == "new")

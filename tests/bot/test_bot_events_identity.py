@@ -16,7 +16,7 @@ PULL = PullEvent(
     PullFacts(7, "acme/t", 1, 2, "a" * 40, "main", "main", "cleo", 3, "open", "2026-11-21T10:00:00Z"),
 )
 COMMENT = CommentEvent(7, "acme/t", 1, 2, 55, "/help", "2026-11-21T10:00:00Z", "mara", 4, "User")
-CHECK = CheckEvent("requested_action", "preview", 9, 7, "acme/t", 1, 3, "a" * 40, "mara", 4, "User", "")
+CHECK = CheckEvent("requested_action", "preview", 9, 7, "acme/t", 1, 3, "a" * 40, "mara", 4, "User")
 RUN = RunEvent("completed", 7, "acme/t", 1, 77, "release x", "completed", "success", "u", "workflow_dispatch")
 
 
