@@ -22,6 +22,7 @@ from lab.taxonomy.sizes import ESTIMATE, Tokens
 
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*)$")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
+_MARKS = 30  # accents of one letter at most (Unicode's stream-safe text format, UAX 15)
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,9 @@ def _halves(word: str, most: int, measure: _Measure) -> list[str]:
     if len(clauses) > 1:
         return [part for clause in clauses for part in _halves(clause, most, measure)]
     middle = len(word) // 2
-    while middle < len(word) - 1 and unicodedata.combining(word[middle]):
-        middle += 1
+    # An accent stays with its letter; where there are only accents, any place will do.
+    near = range(middle, min(middle + _MARKS, len(word) - 1))
+    middle = next((at for at in near if not unicodedata.combining(word[at])), middle)
     return _halves(word[:middle], most, measure) + _halves(word[middle:], most, measure)
 
 

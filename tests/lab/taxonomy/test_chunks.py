@@ -264,3 +264,11 @@ def test_text_made_to_be_slow_costs_what_it_is_long(text: str) -> None:
 def test_a_heading_keeps_what_is_its_own() -> None:
     text = "# C#\n\na\n\n## Closed ##\n\nb\n\n### #\n\nc\n"
     assert [heading for heading, _ in sections(text)] == ["C#", "C# > Closed", "C# > Closed > "]
+
+
+def test_a_letter_under_a_heap_of_accents_is_cut_like_any_long_word() -> None:
+    heap = "a" + "\u0301" * 50_000
+    parts = chunk(document(f"# Heap\n\n{heap}\n"))
+    assert all(size(part.text) <= 180 for part in parts)
+    accented = "e\u0301" * 2_000
+    assert all(not part.text.startswith("\u0301") for part in chunk(document(f"{accented}\n")))
