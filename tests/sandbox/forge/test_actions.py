@@ -301,6 +301,31 @@ def test_a_called_workflow_may_not_ask_for_more_than_its_caller_gives(
     assert finished(world, run["id"])["conclusion"] == "failure"
 
 
+def test_of_those_that_wait_for_a_group_only_the_newest_is_kept_unless_all_may_queue(
+    make_world: Callable[..., World],
+) -> None:
+    one = SLOW + "concurrency: {group: release, cancel-in-progress: false}\n"
+    every = SLOW + "concurrency: {group: all, cancel-in-progress: false, queue: max}\n"
+    newest = SLOW + "concurrency: {group: 'newest-${{ github.ref_name }}', cancel-in-progress: true}\n"
+    wrong = SLOW + "concurrency: {group: x, cancel-in-progress: true, queue: max}\n"
+    world = make_world(files=files(one=one, every=every, newest=newest, wrong=wrong))
+    http, runs = world.http(world.bot_token()), "/repos/acme/taxonomy/actions/runs"
+
+    def states(name: str) -> list[str]:
+        made = [dispatch(world, f"{name}.yml") for _ in range(3)]
+        found = [http.get(f"{runs}/{run['id']}").json() for run in made]
+        return [run["conclusion"] or "waits" for run in found]
+
+    first = dispatch(world, "one.yml")
+    wait_for(lambda: http.get(f"{runs}/{first['id']}").json()["status"] == "in_progress")
+    assert states("one") == ["cancelled", "cancelled", "waits"]
+    assert states("every") == ["waits", "waits", "waits"]
+    assert states("newest") == ["cancelled", "cancelled", "waits"]
+    assert http.get(f"{runs}/{first['id']}").json()["status"] == "in_progress"
+    refused = http.post("/repos/acme/taxonomy/actions/workflows/wrong.yml/dispatches", json={"ref": "main"})
+    assert refused.status_code == 422
+
+
 def test_a_run_that_is_cancelled_on_its_way_never_runs(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
