@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
+from starlette.requests import ClientDisconnect
 
 from sandbox.forge import pulls, views, views_work
 from sandbox.forge.api_apps import actor
@@ -187,21 +188,26 @@ def uploads(forge: Forge) -> APIRouter:
             made = Asset(
                 forge.next_id(), repo.id, item.id, file_name, request.query_params.get("label", ""),
                 request.headers.get("content-type", "application/octet-stream"), 0, "", who.login,
-                forge.now(),
+                forge.now(), state="starter",
             )  # fmt: skip
+            forge.assets.put(made)  # half an upload stays and keeps its name, until it is deleted
         target = asset_path(forge, made)
         target.parent.mkdir(parents=True, exist_ok=True)
         summed = hashlib.sha256()
-        with target.open("wb") as out:
-            async for piece in request.stream():
-                made.size += len(piece)
-                summed.update(piece)
-                out.write(piece)
-        if made.size == 0:
-            target.unlink()
-            raise ApiError(422, "An asset must not be empty.")
-        made.digest = f"sha256:{summed.hexdigest()}"
+        try:
+            with target.open("wb") as out:
+                async for piece in request.stream():
+                    made.size += len(piece)
+                    summed.update(piece)
+                    out.write(piece)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody hears it
         with forge.lock:
+            if made.size == 0:
+                target.unlink()
+                forge.assets.remove(made.id)
+                raise ApiError(422, "An asset must not be empty.")
+            made.digest, made.state = f"sha256:{summed.hexdigest()}", "uploaded"
             forge.assets.put(made)
             return reply(request, views_work.asset(forge, repo, item, made), 201)
 
@@ -219,7 +225,7 @@ def downloads(forge: Forge) -> APIRouter:
             return Response(error.message, error.status)
         releases = {r.id for r in forge.releases if r.repo == repo.id and r.tag == tag}
         for asset in forge.assets:
-            if asset.release in releases and asset.name == file:
+            if asset.release in releases and asset.name == file and asset.state == "uploaded":
                 asset.downloads += 1
                 forge.assets.put(asset)
                 # Never shown in the browser: an asset is somebody's bytes on the forge's own origin.

@@ -375,7 +375,8 @@ def router(forge: Forge, actions: Runner) -> APIRouter:
         found = [r for r in forge.releases if r.repo == repo.id and not r.draft and tag in (None, r.tag)]
         if tag is not None and not found:
             raise missing()
-        rows = [(item, [a for a in forge.assets if a.release == item.id]) for item in reversed(found)]
+        assets = [asset for asset in forge.assets if asset.state == "uploaded"]
+        rows = [(item, [a for a in assets if a.release == item.id]) for item in reversed(found)]
         title = tag or f"Releases of {repo.full_name}"
         return page("releases.html", title=title, rows=rows, **frame(repo, "releases"))
 

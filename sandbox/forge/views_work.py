@@ -150,7 +150,8 @@ def asset(forge: Forge, repo: Repo, item: Release, file: Asset) -> Json:
             forge, f"/{repo.full_name}/releases/download/{quote(item.tag)}/{quote(file.name)}"
         ),
         "node_id": views.node("ReleaseAsset", file.id), "name": file.name, "label": file.label or None,
-        "state": "uploaded", "content_type": file.content_type, "size": file.size, "digest": file.digest,
+        "state": file.state, "content_type": file.content_type, "size": file.size,
+        "digest": file.digest or None,
         "download_count": file.downloads, "created_at": file.created_at, "updated_at": file.created_at,
         "uploader": views.simple_user(forge, file.login),
     }  # fmt: skip

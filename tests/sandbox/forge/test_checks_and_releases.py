@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
-from forge_world import World
+from forge_world import World, wait_for
 from github import GithubException
 
 from sandbox.forge.git import Signature
@@ -144,6 +145,30 @@ def test_a_release_makes_its_tag_and_serves_its_assets(world: World) -> None:
     with pytest.raises(GithubException) as twice:
         repo.create_git_release("model-1", "Again", "")
     assert twice.value.status == 422
+
+
+def test_half_an_upload_stays_as_a_starter_that_keeps_its_name(world: World) -> None:
+    http = world.http(world.bot_token())
+    made = http.post("/repos/acme/taxonomy/releases", json={"tag_name": "model-4"}).json()
+    place = httpx.URL(made["upload_url"].partition("{")[0])
+    head = (
+        f"POST {place.path}?name=report.json HTTP/1.1\r\nHost: {place.host}\r\nUser-Agent: test\r\n"
+        f"Authorization: {http.headers['Authorization']}\r\nContent-Length: 100\r\n\r\nhalf"
+    )
+    with socket.create_connection((place.host, place.port)) as client:
+        client.sendall(head.encode())
+        wait_for(lambda: list(world.forge.assets))
+    listed = http.get(f"/repos/acme/taxonomy/releases/{made['id']}/assets").json()
+    assert [(asset["name"], asset["state"]) for asset in listed] == [("report.json", "starter")]
+    world.problems.clear()  # GitHub's description has no `starter`; its words on uploads have
+
+    def upload() -> int:
+        answer = httpx.post(place, params={"name": "report.json"}, content=b"whole", headers=http.headers)
+        return answer.status_code
+
+    assert upload() == 422
+    assert http.delete(f"/repos/acme/taxonomy/releases/assets/{listed[0]['id']}").status_code == 204
+    assert upload() == 201
 
 
 def test_a_draft_is_seen_by_writers_only_and_long_notes_are_refused(world: World) -> None:
