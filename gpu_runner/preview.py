@@ -69,15 +69,17 @@ def _wanted(path: Path, tree: FolderTree, base: str | None, leaf: str | None) ->
         if not chosen:
             raise PlanError(f"There is no readable leaf in {name}; `treewright lint` says why.")
         return chosen
-    if base is None:
-        return leaves
-    try:
-        with GitTree(path, base) as before:
-            changed = {change.path for change in diff(before, tree).leaves if change.change != "removed"}
-    except Refused as refused:
-        raise PlanError(str(refused)) from None
+    changed = {each.removesuffix("/qna.yaml") for each in tree.paths() if each.endswith("/qna.yaml")}
+    if base is not None:
+        try:
+            with GitTree(path, base) as before:
+                changed = {change.path for change in diff(before, tree).leaves if change.change != "removed"}
+        except Refused as refused:
+            raise PlanError(str(refused)) from None
     unreadable = sorted(changed - {one.path for one in leaves})
     if unreadable:
         config = config_of(tree)
         check_lint(tree, config, [f"{one}/qna.yaml" for one in unreadable])
+    if base is None and not leaves:
+        raise PlanError(f"There is no leaf in {path}; name the root of a taxonomy's checkout.")
     return [one for one in leaves if one.path in changed]

@@ -205,6 +205,24 @@ def test_the_command_leaves_with_2_and_says_what_to_set(
     assert "treewright serve" in shown.output
 
 
+def test_a_preview_of_no_taxonomy_or_of_a_leaf_that_cannot_be_read_is_not_a_preview_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from treewright.cli import app
+
+    for role in ("TEACHER", "JUDGE", "STUDENT"):
+        monkeypatch.setenv(f"TREEWRIGHT_{role}_URL", "http://127.0.0.1:9/v1")
+    nothing = CliRunner().invoke(app, ["preview", str(tmp_path / "nowhere")])
+    assert nothing.exit_code == 2
+    assert "There is no leaf in" in nothing.output
+    leaf = tmp_path / "tree" / ISLAND
+    leaf.mkdir(parents=True)
+    (leaf / "qna.yaml").write_text("version: 3\n", "utf-8")
+    broken = CliRunner().invoke(app, ["preview", str(tmp_path / "tree")])
+    assert broken.exit_code == 1
+    assert f"{ISLAND}/qna.yaml:1:1: `seed_examples` is missing" in broken.output
+
+
 def test_progress_counts_rate_yield_and_time_left() -> None:
     progress = Progress(total=4)
     progress.started -= 2.0
