@@ -247,10 +247,13 @@ def _copy_memory(settings: Settings, store: Store) -> None:
     engine = sa.create_engine(url)
     try:
         with engine.connect() as source, store.write() as target:
-            known = set(sa.inspect(source).get_table_names())
+            there = sa.inspect(source)
             for table in _MEMORY:
-                if table.name in known:
-                    for row in source.execute(sa.select(table)).mappings():
+                if there.has_table(table.name):
+                    # An older bot may not have made every column yet.
+                    known = {str(column["name"]) for column in there.get_columns(table.name)}
+                    columns = [column for column in table.columns if column.name in known]
+                    for row in source.execute(sa.select(*columns)).mappings():
                         target.execute(sa.insert(table), dict(row))
     except sa.exc.SQLAlchemyError as error:
         raise SimulationError(f"the bot's memory cannot be read ({type(error).__name__})") from None

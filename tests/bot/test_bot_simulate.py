@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from bot.github import Repository
 from bot.grants import PERMISSIONS
 from bot.simulate import Delivery, Outcome, ReadOnlyApp, SimulationError, of_pull, read_delivery, simulate
+from bot.store import Store
 from treewright.cli import app as command
 
 
@@ -49,6 +50,18 @@ def test_a_red_pull_request_is_played_to_its_end_and_nothing_is_written(town: Wo
     assert change.from_bot() == []
     assert change.checks(head, "treewright / lint") == []
     assert list(tmp_path.iterdir()) == [], "the bot's own folder is left alone"
+
+
+def test_the_memory_of_an_older_bot_can_be_started_from(town: World, tmp_path: Path) -> None:
+    change, _ = opened(town, "bad")
+    settings = bot_settings(town, data=tmp_path)
+    older = Store(settings.database_url)
+    where = {"repo_id": 7, "number": 1, "sha": "b" * 40, "base": "c" * 40}
+    older.put_release("0" * 32, **where, state="queued")
+    with older.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE releases DROP COLUMN told")
+    older.close()
+    assert played(town, change, tmp_path).state == "done"
 
 
 def test_what_was_simulated_is_what_the_bot_then_does(town: World, tmp_path: Path) -> None:
