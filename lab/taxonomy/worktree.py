@@ -68,8 +68,15 @@ def merge_base(folder: Path, base: str | None, head: str = "HEAD") -> str:
             continue
         verify = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}")
         commit, shared = _at_once(folder, verify, ("merge-base", "--end-of-options", candidate, head))
-        if commit is not None:
-            return (shared or commit).decode().strip()
+        if commit is None:
+            continue
+        if shared is None and _git(folder, "rev-parse", "--is-shallow-repository") == b"true\n":
+            # Compared with the branch's tip, what it gained since would look like this change's work.
+            raise Refused(
+                f"This shallow clone does not reach back to where {head} left {candidate}.",
+                "Fetch the history: `git fetch --unshallow`, or `fetch-depth: 0` for actions/checkout.",
+            )
+        return (shared or commit).decode().strip()
     repository(folder)  # outside of one, that is what is wrong
     missing = f"revision `{base}`" if base is not None else f"main branch ({', '.join(_USUAL)})"
     raise Refused(f"There is no {missing} in this repository.", "Fetch it, or name another with --base.")

@@ -114,3 +114,19 @@ def test_github_finds_the_files_of_a_taxonomy_that_lies_in_a_folder(tmp_path: Pa
     assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == wanted
     report = json.loads(run("lint", tmp_path / "tree", "--format", "json").stdout)
     assert [each["file"] for each in report["findings"]] == [f"{SKILL}/qna.yaml"]
+
+
+def test_a_history_that_is_cut_off_is_told_and_not_compared_with_the_tip(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    git(checkout, "checkout", "-q", "-f", "-b", "feature")
+    commit(checkout, {f"{SKILL}/qna.yaml": examples.SKILL.replace("Tact", "Grace")})
+    git(checkout, "checkout", "-q", "main")
+    commit(checkout, {"knowledge/new/qna.yaml": "version: 1\n"})
+    clone = tmp_path_factory.mktemp("clone")
+    git(clone, "init", "-q")
+    git(clone, "fetch", "-q", "--depth=1", str(checkout), "main:main", "feature:feature")
+    git(clone, "checkout", "-q", "feature")
+    done = run("lint", clone, "--base", "main")
+    assert done.exit_code == 2
+    assert "fetch-depth: 0" in done.stderr
