@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from gpu_runner.benchmark.staging import SOURCES
 from gpu_runner.contamination import contaminated
 from gpu_runner.gate import decide, policy_of
+from gpu_runner.statistics import DRAWS
 from lab.config import GatePolicy
 from lab.contracts import ContractError, digest, problems, schema, write_json, write_lines
 from treewright.cli import app
@@ -157,6 +159,13 @@ def test_in_no_effect_a_gain_is_proven_in_at_most_five_of_a_hundred_releases() -
         tests = decide(found, GatePolicy(general_margin=0.1)).tests
         wrong += any(test.kind == "gain" and test.result == "proven" for test in tests)
     assert TRUTH["Rate"](wrong, runs).at_least <= 0.05
+
+
+def test_the_draws_resolve_the_highest_confidence_that_may_be_asked_for() -> None:
+    """Beyond it the lowest draw would stand for a bound that was never drawn."""
+    highest = schema("gate_policy")["properties"]["confidence"]["maximum"]
+    tests = 1 + len(SOURCES) + 1 + 3  # the repository's own questions, public sets, MT-Bench; three gains
+    assert (1 - highest) / tests * (DRAWS + 1) >= 1
 
 
 def test_more_general_benchmarks_never_make_a_pass_cheaper() -> None:
