@@ -237,7 +237,7 @@ def _renamed(old: str, new: str) -> _Edit:
 
 
 def _meant_qna(path: str) -> bool:
-    stem, dot, end = path.rpartition("/")[2].casefold().rpartition(".")
+    stem, dot, end = path.rpartition("/")[2].casefold().removesuffix(".txt").rpartition(".")
     return bool(dot) and end in ("yaml", "yml") and stem in ("qna", "q_n_a", "q&a", "qa", "qan", "qna.yaml")
 
 

@@ -106,7 +106,7 @@ class _Run:
             elif name == QNA:
                 leaves.append(path)
                 self._leaf(path)
-            elif name.casefold().endswith((".yaml", ".yml")):
+            elif name.casefold().endswith((".yaml", ".yml")) or name.casefold().split(".")[0] == "qna":
                 self.files += 1
                 found = self._found(path)
                 places.misnamed(found, f"{path.rpartition('/')[0]}/{QNA}" in self.present)

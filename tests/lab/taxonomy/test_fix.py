@@ -159,6 +159,15 @@ def test_a_licence_with_a_clause_in_another_script_is_another_licence() -> None:
     assert fix_leaf(files, CONFIG, True).files == files
 
 
+@pytest.mark.parametrize("name", ["qna.yaml.txt", "QNA.yml.txt", "qna.json", "qna"])
+def test_a_leaf_that_an_editor_named_otherwise_is_not_passed_over(name: str) -> None:
+    files = {f"{SKILL}/{name}": examples.SKILL.encode()}
+    files[f"{SKILL}/attribution.txt"] = examples.ATTRIBUTION.encode()
+    assert [(each.file, each.rule) for each in findings(files)] == [(f"{SKILL}/{name}", "file-name")]
+    fixed = fix_leaf(files, CONFIG, True)
+    assert (f"{SKILL}/qna.yaml" in fixed.files) == name.endswith(".txt")
+
+
 def test_the_diff_shows_what_cannot_be_seen() -> None:
     files = leaf("\ufeff" + examples.SKILL.replace("octocat", "octocat\r").rstrip("\n"))
     shown = unified(files, fix_leaf(files, CONFIG, True))
