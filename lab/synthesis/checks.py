@@ -12,9 +12,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lab.synthesis.items import Example, Grade, HeldOut
-from lab.synthesis.text import content_words, likeness, names, ngrams, normal, shared, stem, words
+from lab.synthesis.text import (
+    content_words,
+    dice,
+    grams,
+    likeness,
+    names,
+    ngrams,
+    normal,
+    shared,
+    stem,
+    words,
+)
 from lab.taxonomy.benchmarks import Items as Benchmark
 from lab.taxonomy.passages import words as benchmark_words
 
@@ -156,24 +168,29 @@ def not_a_copy(row: Values) -> Grade:
     return _grade("copies-a-seed", score < COPY_LIKENESS, detail, score)
 
 
+@lru_cache(maxsize=512)
+def _marks(text: str) -> tuple[str, frozenset[tuple[str, ...]], frozenset[tuple[str, ...]]]:
+    """What is compared of a held-out text; remembered, for every row of a leaf is held against each."""
+    return normal(text), grams(text), ngrams(text, HELD_OUT_NGRAM)
+
+
 def clear_of_heldout(row: Values) -> Grade:
     """Not the same as, not nearly the same as, and no run of 13 words in common with a held-out question.
 
     Answers are not compared: a held-out question asks about the very facts that are to be taught.
     """
     text = f"{row.context}\n{row.question}" if row.context else row.question
-    runs = ngrams(text, HELD_OUT_NGRAM)
+    runs, asked, told = ngrams(text, HELD_OUT_NGRAM), grams(row.question), grams(row.context or "")
     plain = normal(row.question)
     score = 0.0
     for item in row.heldout:
         whole = f"{item.context}\n{item.question}" if item.context else item.question
-        near = likeness(row.question, item.question)
         if item.context is not None:
             # Grounded skills ask the same of every context, so there the context is what must not leak.
-            near, same = likeness(row.context or "", item.context), False
+            near, same = dice(told, _marks(item.context)[1]), False
         else:
-            same = normal(item.question) == plain
-        score = max(score, 1.0 if same or runs & ngrams(whole, HELD_OUT_NGRAM) else near)
+            near, same = dice(asked, _marks(item.question)[1]), _marks(item.question)[0] == plain
+        score = max(score, 1.0 if same or runs & _marks(whole)[2] else near)
     detail = f"likeness to the nearest held-out question {score:.2f}; below {HELD_OUT_LIKENESS} is needed"
     return _grade("held-out", score < HELD_OUT_LIKENESS, detail, score)
 

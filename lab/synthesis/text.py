@@ -79,7 +79,10 @@ def normal(text: str) -> str:
 
 def likeness(left: str, right: str) -> float:
     """Overlap of word pairs and words between 0 and 1 (Dice), which keeps word order in play."""
-    first, second = grams(left), grams(right)
+    return dice(grams(left), grams(right))
+
+
+def dice(first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]) -> float:
     if not first or not second:
         return 0.0
     return 2 * len(first & second) / (len(first) + len(second))
