@@ -59,6 +59,8 @@ VARIANTS: dict[str, tuple[bool, dict[str, Any]]] = {
 }
 RESULTS = HERE / "results.json"
 EXAMPLE = ROOT / "examples" / "taxonomy"
+GENERAL = 120
+"""General questions: the example's first, which were all when the table was measured."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Questions:
     @staticmethod
     def read(limit: int | None = None) -> Questions:
         items = material.held_out_items(material.facts())
-        rows = list(read_lines(EXAMPLE / ".treewright" / "general.jsonl"))
+        rows = list(read_lines(EXAMPLE / ".treewright" / "general.jsonl"))[:GENERAL]
         return Questions(
             tuple(items[:limit]),
             tuple(general.general_items(rows[:limit])),

@@ -210,10 +210,10 @@ def test_every_line_of_a_document_is_one_sentence_of_ten_to_twenty_words(documen
 
 def test_the_general_benchmark_is_well_formed_and_its_keys_are_balanced() -> None:
     rows = _lines("general.jsonl")
-    assert len(rows) == 120
-    assert len({row["id"] for row in rows}) == 120
-    assert len({_words(row["question"]) for row in rows}) == 120
-    assert Counter(row["key"] for row in rows) == {0: 30, 1: 30, 2: 30, 3: 30}
+    assert len(rows) == 200
+    assert len({row["id"] for row in rows}) == 200
+    assert len({_words(row["question"]) for row in rows}) == 200
+    assert Counter(row["key"] for row in rows) == {0: 50, 1: 50, 2: 50, 3: 50}
     for row in rows:
         assert set(row) == {"id", "question", "choices", "key", "topic"}
         assert len(row["choices"]) == len({c.casefold() for c in row["choices"]}) == 4, row
