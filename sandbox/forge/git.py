@@ -108,6 +108,8 @@ class BareRepo:
         self, *args: str, data: bytes | None = None, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         command = ["git", "-c", "core.hooksPath=/dev/null", "--git-dir", str(self.path), *args]
+        if any("\0" in arg for arg in args):  # of a request's path or name: nothing in Git is called so
+            return subprocess.CompletedProcess(command, 128, b"", b"a NUL is in no name")
         return subprocess.run(
             command, input=data if data is not None else b"", env=environment() | (env or {}),
             capture_output=True, check=False, timeout=300,

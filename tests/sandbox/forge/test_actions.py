@@ -254,6 +254,7 @@ def test_a_dispatch_that_github_would_refuse_is_refused(make_world: Callable[...
         ("hello.yml", {"ref": "main"}, 422),
         ("hello.yml", {"ref": "main", "inputs": {"key": "k", "other": "x"}}, 422),
         ("hello.yml", {"ref": "nowhere", "inputs": {"key": "k"}}, 422),
+        ("hello.yml", {"ref": "\0", "inputs": {"key": "k"}}, 422),
         ("none.yml", {"ref": "main"}, 404),
     ):
         assert http.post(url.format(file), json=body).status_code == status

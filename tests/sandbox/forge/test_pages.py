@@ -83,8 +83,8 @@ def test_hostile_titles_names_and_files_are_text(world: World) -> None:
 def test_a_private_repository_and_what_is_not_there_have_no_page(world: World) -> None:
     world.forge.create_repo("acme", "secret", private=True)
     for path in ("/acme/secret", "/acme/secret/pulls", "/acme/taxonomy/pull/9", "/acme/taxonomy/blob/main/no",
-                 "/acme/taxonomy/blob/main/../../etc/passwd", "/nobody/nothing",
-                 "/acme/taxonomy/runs/1"):  # fmt: skip
+                 "/acme/taxonomy/blob/main/../../etc/passwd", "/acme/taxonomy/tree/main/a%00b",
+                 "/nobody/nothing", "/acme/taxonomy/runs/1"):  # fmt: skip
         answer = httpx.get(world.running.url + path, trust_env=False)
         assert answer.status_code == 404, path
 
