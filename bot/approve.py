@@ -13,7 +13,7 @@ from bot import audit, policy, publish, release, replies, review
 from bot.events import CheckEvent, CommentEvent
 from bot.github import transient
 from bot.jobbook import Row
-from bot.services import Services, default_config, open_trees
+from bot.services import Services, default_settings, open_trees
 from bot.store import Pull
 from lab.config import RepositoryConfig
 from lab.taxonomy.diff import diff
@@ -54,7 +54,10 @@ def approve(services: Services, pull: Pull, said: CommentEvent, named_sha: str |
     earlier = services.store.approval(pull)
     if earlier is not None and earlier["comment_id"] == said.comment_id and pull.state == "merged":
         return _finish_merge(services, pull, said.login)
-    config = default_config(services, pull)
+    config, broken = default_settings(services, pull)
+    if broken:
+        # The defaults would stand in for what it says about approving, and they may let more people do it.
+        return replies.settings_broken(broken[0])
     asked, seen = _gather(services, pull, said, named_sha, config)
     decision = policy.decide(asked, rules(config))
     reason = decision.reason

@@ -10,6 +10,7 @@ from bot.commands import SPECS, WHO, Command, Misused, Spec, Unknown
 from bot.policy import Reason
 from lab.report.comment import PullRequestView, headline
 from lab.report.markdown import code, link, table, text
+from lab.taxonomy.findings import Finding
 
 
 def marker(comment_id: int) -> str:
@@ -95,6 +96,14 @@ def approval_refused(reason: Reason, head: str) -> str:
         "granted": "",
     }
     return words[reason]
+
+
+def settings_broken(finding: Finding) -> str:
+    where = code(f"{finding.file}:{finding.line}")
+    return (
+        f"The settings on the default branch cannot be read ({where}: {text(finding.message, 300)}), so I "
+        "cannot know who may approve. Nothing was merged. Mend the file there, then comment again."
+    )
 
 
 def merge_failed(why: str) -> str:

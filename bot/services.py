@@ -113,7 +113,12 @@ def read_config(git_dir: Path, revision: str) -> tuple[RepositoryConfig, list[Fi
 
 
 def default_config(services: Services, pull: Pull) -> RepositoryConfig:
-    """The configuration on the default branch as it is now."""
+    """The configuration on the default branch as it is now; the defaults where it cannot be read."""
+    return default_settings(services, pull)[0]
+
+
+def default_settings(services: Services, pull: Pull) -> tuple[RepositoryConfig, list[Finding]]:
+    """The configuration on the default branch as it is now, and what is wrong with it."""
     token = services.repository(pull).git_token()
     mirror = services.mirrors.sync(pull.repo_id, pull.repo, token, [pull.default_branch], None)
-    return read_config(mirror.git_dir, f"refs/heads/{pull.default_branch}")[0]
+    return read_config(mirror.git_dir, f"refs/heads/{pull.default_branch}")

@@ -145,6 +145,20 @@ def test_an_approval_that_github_refused_is_not_taken_up_by_a_merge_by_hand(
     assert store.merges_without_release(change.pull()["base"]["repo"]["id"]) == []
 
 
+def test_nobody_may_approve_while_the_settings_cannot_be_read(world: World) -> None:
+    change, head, mara = ready(world)
+    clone = world.folder / f"broken-{time.time_ns()}"
+    mara.git("clone", "-q", f"{world.forge.url}/{change.repository.name}.git", str(clone))
+    settings = clone / ".github/treewright.yml"
+    settings.write_text(settings.read_text().replace("permission: write", "permission: admin") + "nope: 1\n")
+    mara.git("commit", "-q", "-a", "-m", "Admins only, and a slip", cwd=clone)
+    mara.git("push", "-q", "origin", "HEAD:refs/heads/main", cwd=clone)
+    reply = change.reply(change.say(mara, f"/approve {head}"))
+    assert "settings on the default branch cannot be read" in reply
+    assert "`.github/treewright.yml:" in reply
+    assert change.pull()["merged"] is False
+
+
 def test_leaves_that_another_base_brings_in_are_previewed_before_they_can_be_approved(world: World) -> None:
     repository = world.repository(WORKFLOW)
     mara, rhymes = world.person("mara"), "compositional_skills/writing/weather_rhymes"
