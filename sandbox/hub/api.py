@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -263,7 +262,10 @@ def _register_reads(app: FastAPI, hub: Hub) -> None:
     async def paths_info(request: Request, kind: str, ns: str, name: str, revision: str) -> Response:
         repository = hub.open(request, kind, f"{ns}/{name}")
         if request.headers.get("content-type", "").startswith("application/json"):
-            wanted = {str(path) for path in (await _json(request)).get("paths", [])}
+            paths = (await _json(request)).get("paths")
+            if not isinstance(paths, list):
+                raise StoreError(400, "paths must be a list")
+            wanted = {str(path) for path in paths}
         else:
             wanted = {str(value) for key, value in (await request.form()).multi_items() if key == "paths"}
         entries = await run_in_threadpool(lambda: repository.entries(repository.resolve(revision)))
@@ -303,16 +305,28 @@ async def _json(request: Request, optional: bool = False) -> dict[str, Any]:
     return value
 
 
+def rows_of(body: dict[str, Any], name: str, fields: dict[str, type]) -> list[dict[str, Any]]:
+    """A list of objects of a body, each with these fields; 400 when it is something else."""
+    rows = body.get(name)
+    fit = isinstance(rows, list) and all(
+        isinstance(row, dict) and all(isinstance(row.get(field), kind) for field, kind in fields.items())
+        for row in rows
+    )
+    if not fit:
+        raise StoreError(400, f"{name} must be a list of objects with {' and '.join(fields)}")
+    return list(rows or [])
+
+
 def _modes(repository: Repository, revision: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     commit = repository.resolve(revision)
     current = {entry.path: entry for entry in repository.entries(commit)}
     patterns = repository.attribute_patterns(commit)
     rows = []
-    for file in body.get("files", []):
-        path, size = check_path(str(file["path"])), int(file["size"])
+    for file in rows_of(body, "files", {"path": str, "size": int}):
+        path, size = check_path(file["path"]), file["size"]
         try:
             sample = base64.b64decode(str(file.get("sample", "")))
-        except binascii.Error as problem:
+        except ValueError as problem:  # not base64, or not even ASCII
             raise StoreError(400, f"the sample of {path} is not base64") from problem
         large = size > REGULAR_LIMIT or matches(path, patterns) or b"\0" in sample
         row = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}

@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from sandbox.hub.api import _json
+from sandbox.hub.api import _json, rows_of
 from sandbox.hub.app import Hub, error, resource_of
 from sandbox.hub.identity import Denied
 from sandbox.hub.store import OID, Repository, StoreError
@@ -52,7 +52,7 @@ def _register(app: FastAPI, hub: Hub, prefix: str, kind: str) -> None:
         repository = hub.open(request, kind, f"{ns}/{name}", write=operation == "upload")
         resource = resource_of(kind, f"{ns}/{name}")
         address = f"{hub.url(request)}/{resource}.git/info/lfs"
-        rows = [_checked(row) for row in body.get("objects", [])]
+        rows = [_checked(row) for row in rows_of(body, "objects", {"oid": str, "size": int})]
         objects = [
             _object(hub, resource, address, str(operation), oid, size, repository.lfs.size(oid))
             for oid, size in rows
@@ -112,9 +112,9 @@ def _register(app: FastAPI, hub: Hub, prefix: str, kind: str) -> None:
         return StreamingResponse(_output(process), media_type="application/x-git-upload-pack-result")
 
 
-def _checked(row: Any) -> tuple[str, int]:
-    oid, size = str(row.get("oid")), row.get("size")
-    if not OID.fullmatch(oid) or not isinstance(size, int) or size < 0:
+def _checked(row: dict[str, Any]) -> tuple[str, int]:
+    oid, size = row["oid"], row["size"]
+    if not OID.fullmatch(oid) or size < 0:
         raise StoreError(422, "each object needs oid (SHA-256 in hex) and size")
     return oid, size
 

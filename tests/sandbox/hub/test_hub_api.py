@@ -254,6 +254,23 @@ def test_a_commit_that_the_hub_would_refuse_is_refused_and_changes_nothing(hub: 
     assert commit(file("a", b"1"), parentCommit=head[:7])[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/models/acme/thing/preupload/main", {"files": 1}),
+        ("/api/models/acme/thing/preupload/main", {"files": [{"path": "a"}]}),
+        ("/api/models/acme/thing/preupload/main", {"files": [{"path": "a", "size": 1, "sample": "é"}]}),
+        ("/api/models/acme/thing/paths-info/main", {"paths": None}),
+        ("/acme/thing.git/info/lfs/objects/batch", {"operation": "upload", "objects": [None]}),
+    ],
+)
+def test_a_body_of_another_shape_is_400(hub: RunningHub, path: str, body: dict[str, object]) -> None:
+    token = hub.token("acme")
+    client(hub, token).create_repo("acme/thing")
+    answer = hub.post(path, body, token)
+    assert (answer.status_code, "must be a list" in answer.text or "base64" in answer.text) == (400, True)
+
+
 def test_an_upload_must_be_signed_and_must_have_the_announced_digest(hub: RunningHub) -> None:
     token = hub.token("acme")
     client(hub, token).create_repo("acme/thing")
