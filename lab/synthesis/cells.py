@@ -19,8 +19,8 @@ from lab.synthesis.endpoints import Endpoint
 from lab.synthesis.engine import Answer, Engine, RequestError
 from lab.synthesis.flow import Cell, Flow
 from lab.synthesis.items import Grade, Rejection, Task
-from lab.synthesis.parsing import PARSERS, WANTED, Items, still_lost
-from lab.synthesis.text import harmless
+from lab.synthesis.parsing import PARSERS, PROSE, WANTED, Items, still_lost
+from lab.synthesis.text import harmless, whole
 from lab.synthesis.units import Unit, known_pairs
 
 SEED_STEP = 1009
@@ -50,6 +50,8 @@ class Row:
     cleared: tuple[str, str | None] | None = None
     """Question and context that were last found clear of the held-out items, so that the floor need not look
     again while they stay the same."""
+    cut: frozenset[str] = frozenset()
+    """Model cells whose answer reached its limit of tokens."""
 
 
 class RejectedError(Exception):
@@ -131,21 +133,24 @@ class Cells:
     async def _model(self, cell: Cell, row: Row) -> Row:
         wanted = int(cell.options.get("n", 1))
         answer = await self._ask(cell, row.values, cell.options["role"], n=wanted)
-        return _with(row, answer, {cell.id: answer.text if wanted == 1 else list(answer.texts[:wanted])})
+        row = _with(row, answer, {cell.id: answer.text if wanted == 1 else list(answer.texts[:wanted])})
+        return replace(row, cut=row.cut | {cell.id}) if wanted == 1 and answer.finish == "length" else row
 
     async def _parse(self, cell: Cell, row: Row) -> Row:
         """What cannot be read is a failed request in disguise: it is asked for again, at another seed, and
-        the model is told what was wrong.
+        the model is told what was wrong. Prose that was cut off is read up to its last whole sentence: a row
+        that breaks off would teach the student to.
         """
         name = cell.options["parser"]
         parser, wanted = PARSERS[name], WANTED[name]
         written = cell.options["from"]
         source = self._model_behind(written)
         text = str(row.values[written])
+        cut = written in row.cut
         found: list[Mapping[str, str]] = []
         missed: tuple[tuple[str, str], ...] = ()
         for attempt in range(1, int(cell.options.get("attempts", 1)) + 1):
-            parsed = parser(text)
+            parsed = parser(whole(text) if cut and name in PROSE else text)
             if isinstance(parsed, Items):
                 found += parsed.found
                 missed = parsed.lost if attempt == 1 else still_lost(missed, parsed)
@@ -156,12 +161,12 @@ class Cells:
                 given = {cell.id: parsed["text"]} if name == "text" else parsed
                 return replace(row, values={**row.values, written: text, **given})
             else:
-                why = f"Wanted: {wanted}."
+                why = f"It was too long and was cut off. Wanted: {wanted}." if cut else f"Wanted: {wanted}."
             if attempt < int(cell.options.get("attempts", 1)):
                 answer = await self._again(source, row, text, why, attempt)
-                row, text = _with(row, answer, {}), answer.text
+                row, text, cut = _with(row, answer, {}), answer.text, answer.finish == "length"
         if not found:
-            raise RejectedError(row, cell.id, "unreadable", text)
+            raise RejectedError(row, cell.id, "cut-off" if cut else "unreadable", text)
         lost = [RejectedError(row, cell.id, reason, piece).entry(self.task.leaf) for reason, piece in missed]
         values = {**row.values, cell.id: [dict(item) for item in found]}
         return replace(row, values=values, lost=(*row.lost, *lost))

@@ -196,6 +196,9 @@ PARSERS: Mapping[str, Callable[[str], Parsed | Items | None]] = {
     "pairs": pairs,
 }
 
+PROSE = frozenset({"answer", "text"})
+"""Parsers of running text, which may end anywhere; the others want a form that ends."""
+
 WANTED: Mapping[str, str] = {
     "question": 'one question, as {"question": "..."}',
     "task": 'one task, as {"task": "..."}',

@@ -26,7 +26,7 @@ from lab.taxonomy.leaf import load_leaf
 from lab.taxonomy.model import Leaf
 from lab.taxonomy.sentences import sentences
 from lab.taxonomy.tree import FolderTree
-from tests.lab.synthesis.helpers import Model, asked, asker, model
+from tests.lab.synthesis.helpers import Cut, Model, asked, asker, model
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 FAST = EngineSettings(attempts=2, backoff_seconds=0.01, service_seconds=20)
@@ -239,6 +239,27 @@ def test_a_skill_row_carries_its_seed_and_both_requests(tmp_path: Path, path: st
         assert sample["lineage"]["seed"] in {example.seed for example in task.examples}
         assert len(sample["lineage"]["requests"]) == 3
         assert (sample["context"] is not None) == (flow == "grounded_skill")
+
+
+def test_an_answer_that_was_cut_off_ends_with_its_last_whole_sentence_or_is_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    def writer(body: dict[str, Any]) -> str:
+        last = body["messages"][-1]["content"]
+        if last == "Write one new task.":
+            return json.dumps({"task": f"Rewrite in plain words: item {body['seed']} will be delivered."})
+        if "Yes or No" in body["messages"][0]["content"]:
+            return "Yes"
+        if "cut off" in last:
+            return Cut("We will carry it to the")
+        return Cut("We will bring it. You need not co" if body["seed"] % 2 else "We will bring it to the")
+
+    leaf = skill("compositional_skills/writing/plain_words")
+    result, _ = run(make_task(leaf, split(leaf, 0.5, 42), (), 6), tmp_path / "s", writer)
+    made = [one["answer"] for one in result.samples if one["lineage"]["flow"] == "freeform_skill"]
+    assert set(made) == {"We will bring it."}
+    assert "cut-off" in {one.reason for one in result.rejected}
+    assert not [one for one in result.rejected if one.reason == "unreadable"]
 
 
 def test_held_out_items_are_split_before_anything_else_and_by_seed() -> None:
