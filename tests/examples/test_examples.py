@@ -245,3 +245,12 @@ def test_the_replay_prompts_share_nothing_with_the_benchmark_or_the_leaves() -> 
     for text in texts.values():
         assert not _grams(text) & seen, text
         assert not set(_words(text)) & (_invented_names() - common), text
+
+
+def test_releases_wait_for_each_other_and_none_that_waits_is_cancelled() -> None:
+    workflow = yaml.safe_load((TAXONOMY / ".github" / "workflows" / "release.yml").read_bytes())
+    assert workflow["concurrency"] == {
+        "group": "treewright-release",
+        "cancel-in-progress": False,
+        "queue": "max",
+    }
