@@ -95,7 +95,7 @@ SPECS = (
     Spec(
         "retry",
         "author",
-        "Tries again what failed: the check, the preview or the release.",
+        "Tries again what failed: the check or the preview, and for maintainers a release.",
         aliases=("rerun",),
     ),
     Spec("cancel", "author", "Stops the preview that is running.", aliases=("stop",)),

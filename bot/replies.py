@@ -59,6 +59,13 @@ def not_for_you(spec: Spec) -> str:
     )
 
 
+def release_not_for_you() -> str:
+    return (
+        f"Thank you, but trying a release again is for {WHO['maintainer']} of this repository. "
+        "Nothing was done."
+    )
+
+
 def not_known(spec: Spec) -> str:
     return (
         f"{code('/' + spec.name)} is for {WHO[spec.who]} of this repository, and I could not find out from "

@@ -100,7 +100,8 @@ def _execute(services: Services, pull: Pull, said: CommentEvent, command: Said, 
         return Answer(True, work="full")
     refusal = partial(_refusal, services, pull, (said.login, said.user_id), config, person, job)
     if command.name == "retry":
-        return _retry(services, pull, said, command, refusal)
+        maintains = policy.maintains(person, approve.rules(config))
+        return _retry(services, pull, said, command, maintains, refusal)
     return _preview(services, pull, command, refusal)
 
 
@@ -152,6 +153,7 @@ def _retry(
     pull: Pull,
     said: CommentEvent,
     command: Command,
+    maintains: bool,
     refusal: Callable[[], str | None],
 ) -> Answer:
     failed = services.store.release_of(pull)
@@ -159,6 +161,8 @@ def _retry(
         # This very comment may have started the attempt, before a crash.
         if failed["state"] != "failed" and failed["retried_by"] != said.comment_id:
             return Answer(False, replies.nothing_to_do(command))
+        if not maintains:  # hours of a GPU, as an approval starts them
+            return Answer(False, replies.release_not_for_you())
         release.start(services, pull, failed["sha"], again=said.comment_id)
         return Answer(True)
     seen = services.store.review(pull, pull.head)

@@ -137,6 +137,9 @@ def test_a_failed_release_says_so_and_can_be_tried_again(world: World) -> None:
     change.say(mara, f"/approve {head}")
     comment = change.becomes("Merged, but the release failed", 120)
     assert "/retry" in comment
+    stranger = change.say(change.author, "/retry")
+    assert "is for maintainers" in change.reply(stranger)
+    assert len(runs(change)) == 1
     again = change.say(mara, "/retry")
     assert change.answered(again) == "+1"
     until(lambda: len(runs(change)) == 2, "the second run")
