@@ -118,14 +118,14 @@ EMBEDDED_CPU = Preset(
             title="knowledge with short answers",
             budget=Budget(datasets=("knowledge_short",), max_rows=300, buffer_rows=40),
             epochs=1,
-            learning_rate=1.5e-4,
+            learning_rate=1.25e-4,
             effective_batch=16,
             warmup_steps=4,
             max_tokens=512,
             schedule="constant",
             sources={
                 "epochs": _LEARNING,
-                "learning_rate": _LEARNING,
+                "learning_rate": "between 1e-4 and 1.5e-4, one run each on the demo's rows: `docs/tuning.md`",
                 "effective_batch": _LEARNING,
                 "warmup_steps": "ours: a few steps for Adam's second moment",
                 "max_tokens": "[one run]: long rows are slow on a CPU",
@@ -141,7 +141,7 @@ EMBEDDED_CPU = Preset(
                 datasets=("knowledge_long", "foundational", "skill"),
                 max_rows=60,
                 replay_share=0.25,
-                buffer_rows=24,
+                buffer_rows=40,
             ),
             epochs=1,
             learning_rate=5e-5,
@@ -157,7 +157,7 @@ EMBEDDED_CPU = Preset(
                 "max_tokens": "[one run]: long rows are slow on a CPU",
                 "budget.max_rows": "bench/learning: 60 rows teach a skill and cost the facts little",
                 "budget.replay_share": _LEARNING,
-                "budget.buffer_rows": _LEARNING,
+                "budget.buffer_rows": "ours: phase 1's again",
                 "schedule": "[later]: cosine decay can be dropped with little effect",
             },
         ),
@@ -338,7 +338,7 @@ EMBEDDED_CPU_STACKED = replace(
             EMBEDDED_CPU.phases[0],
             title="knowledge and skills at once",
             budget=Budget(
-                datasets=("knowledge_short", "knowledge_long", "skill"), max_rows=360, buffer_rows=64
+                datasets=("knowledge_short", "knowledge_long", "skill"), max_rows=360, buffer_rows=80
             ),
             sources={
                 **EMBEDDED_CPU.phases[0].sources,
