@@ -316,10 +316,12 @@ class House:
         return answer.json() if answer.content else None
 
     def printed(self, run_id: int) -> list[str]:
-        """What the steps of a run have printed so far, without act's own lines about steps."""
+        """What the steps of a run have printed so far, without act's own lines about steps, and why it failed
+        where no step could say so.
+        """
         run = self.forge.forge.runs.get(run_id)
         lines = self.forge.actions.log_lines(run) if run else []
-        texts = [str(line["text"]).strip() for line in lines]
+        texts = [str(line["text"]).strip() for line in lines] + ([run.note] if run else [])
         return [text for text in texts if text and not text.startswith(ACT_MARKS)]
 
     def redeliver_everything(self) -> None:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import yaml
+
 from sandbox.forge.records import Json
 
 # Only these of the caller's environment reach a workflow; everything else is named in Spec.env.
@@ -83,6 +85,23 @@ def _settings_file(folder: Path, name: str, values: Mapping[str, str]) -> Path:
     return path
 
 
+def _workflow_file(spec: Spec) -> Path:
+    """The workflow without the `concurrency` at its top, in a file of its own: `actions.py` sees to that, and
+    act refuses a `queue` in it, which is newer than act's own schema. All lines keep their numbers.
+    """
+    text = (spec.folder / spec.workflow).read_text("utf-8", "replace")
+    with contextlib.suppress(yaml.YAMLError, RecursionError):  # act says what is wrong with it
+        top = yaml.compose(text, Loader=yaml.SafeLoader)
+        for key, value in top.value if isinstance(top, yaml.MappingNode) and not top.flow_style else ():
+            if key.value == "concurrency":
+                start, end = key.start_mark.index, value.end_mark.index
+                text = text[:start] + "\n" * text.count("\n", start, end) + text[end:]
+                break
+    path = spec.scratch / Path(spec.workflow).name
+    path.write_text(text, "utf-8")
+    return path
+
+
 def command(spec: Spec) -> list[str]:
     """The command line. The four files are always given: act would else read .env, .secrets, .vars and .input
     from the checkout, which is contributed.
@@ -90,8 +109,9 @@ def command(spec: Spec) -> list[str]:
     spec.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     event = spec.scratch / "event.json"
     event.write_text(json.dumps(dict(spec.event)))
+    workflow = _workflow_file(spec).resolve()
     args = [
-        str(find_act(spec.act)), spec.event_name, "-W", spec.workflow, "-e", str(event), "--json",
+        str(find_act(spec.act)), spec.event_name, "-W", str(workflow), "-e", str(event), "--json",
         "--no-cache-server", "--use-new-action-cache", "--actor", spec.actor,
         "--env-file", str(_settings_file(spec.scratch, "env", spec.env)),
         "--secret-file", str(_settings_file(spec.scratch, "secrets", spec.secrets)),

@@ -327,6 +327,18 @@ def test_of_those_that_wait_for_a_group_only_the_newest_is_kept_unless_all_may_q
     assert refused.status_code == 422
 
 
+@pytest.mark.parametrize(
+    "before",
+    ["concurrency:\n  group: a\n  cancel-in-progress: false\n  queue: max\n", "concurrency: {group: b}\n"],
+)
+def test_a_workflow_with_a_group_runs_to_its_end(make_world: Callable[..., World], before: str) -> None:
+    quick = SLOW.replace("sleep 300 & wait", "true")
+    world = make_world(files=files(grouped=before + quick, last=quick + before))
+    for name in ("grouped.yml", "last.yml"):
+        run = finished(world, dispatch(world, name)["id"])
+        assert (run["conclusion"], run["status"]) == ("success", "completed")
+
+
 def test_a_run_that_is_cancelled_on_its_way_never_runs(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
