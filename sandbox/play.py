@@ -224,6 +224,7 @@ class Play:
                 lambda: next((one for one in self.bot_comments(number) if one["id"] not in known), None),
             )
             self.say(escape(f"  the bot answers: {visible(answer['body'])}"))
+            time.sleep(1)  # an approval from the second in which the preview appeared is not taken
             self.comment("ada", number, "/approve")
 
             def merged() -> dict[str, Any] | None:

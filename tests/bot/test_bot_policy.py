@@ -46,6 +46,7 @@ CASES: list[tuple[dict[str, object], Reason]] = [
     ({"head_since": "2026-11-21T10:00:11Z"}, "head_moved"),
     ({"head_since": "2026-11-21T10:00:10Z"}, "head_moved"),
     ({"shown_at": "2026-11-21T10:00:11Z"}, "shown_too_late"),
+    ({"shown_at": "2026-11-21T10:00:10Z"}, "shown_too_late"),  # the same second
     ({"shown_at": ""}, "shown_too_late"),
     ({"named_sha": HEAD[:10]}, "sha_too_short"),
     ({"named_sha": OTHER}, "sha_not_the_head"),
