@@ -33,8 +33,10 @@ def demo(
     import time
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from sandbox.forge.git import GitError
     from sandbox.play import Story, perform
     from sandbox.stage_hands import Options, StoryError
 
@@ -69,6 +71,6 @@ def demo(
                     time.sleep(1)
     except KeyboardInterrupt:
         console.print("\nClosed.")
-    except StoryError as error:
-        console.print(f"[red]The demo stopped:[/red] {error}")
+    except (StoryError, GitError) as error:
+        console.print(f"[red]The demo stopped:[/red] {escape(str(error))}")
         raise typer.Exit(1) from error
