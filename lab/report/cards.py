@@ -244,7 +244,7 @@ def model_card(facts: ReleaseFacts) -> str:
         ),
         "## Results",
         (
-            "Base and tuned model answered the same items in the same run. Held-out questions were set "
+            "Base and tuned model answered the same items under the same settings. Held-out questions were set "
             "aside before any "
             "data was generated and were never trained on."
         ),
