@@ -244,9 +244,8 @@ def model_card(facts: ReleaseFacts) -> str:
         ),
         "## Results",
         (
-            "Base and tuned model answered the same items under the same settings. Held-out questions were set "
-            "aside before any "
-            "data was generated and were never trained on."
+            "Base and tuned model answered the same items under the same settings. Held-out questions were "
+            "set aside before any data was generated and were never trained on."
         ),
         results_table(facts.scores, facts.confidence),
         f"Gate, written in the repository before the run: **{text(facts.verdict)}**.",
