@@ -162,8 +162,8 @@ def _reason(asked: Asked, rules: Rules) -> Reason:
             return "sha_too_short"
         if asked.named_sha.lower() != asked.head:
             return "sha_not_the_head"
-    # Without the sha, the comment must be newer than both the head and what we showed about it. GitHub's times
-    # are whole seconds: one of the same second may be older.
+    # Without the sha, the comment must be newer than both the head and what we showed about it. GitHub's
+    # times are whole seconds: one of the same second may be older.
     if asked.head != asked.ledger_head or (asked.named_sha is None and asked.comment_at <= asked.head_since):
         return "head_moved"
     if not asked.lint_ok:
