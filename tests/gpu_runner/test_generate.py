@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,7 +237,10 @@ def test_progress_counts_rate_yield_and_time_left() -> None:
 def test_the_small_model_yields_good_rows_for_an_invented_island(world: World, tmp_path: Path) -> None:
     from gpu_runner.serving import serve
 
-    work = planned(world, tmp_path / "work")
+    config = world.tree / ".github" / "treewright.yml"
+    config.write_text(config.read_text("utf-8").replace("rows_unchanged: 3", "rows_unchanged: 1"), "utf-8")
+    head = commit_all(world.tree, "The island is what counts")
+    work = planned(replace(world, head=head), tmp_path / "work")
     with serve() as served:
         run(work, served.environment())
         told = {leaf["leaf"]: leaf for leaf in read_json(work / "generate" / "yield.json")["leaves"]}
@@ -249,7 +253,10 @@ def test_the_small_model_yields_good_rows_for_an_invented_island(world: World, t
         ]
         assert len({one["answer"] for one in island if one["dataset"] == "knowledge_short"}) >= 8
         assert all(one["lineage"]["teacher"]["revision"] for one in island)
-        assert sum(one["dataset"] == "replay" for one in samples) == 5
+        replayed = [one["answer"] for one in samples if one["dataset"] == "replay"]
+        rejections = read_lines(work / "generate" / "rejections.jsonl", "rejection")
+        assert len(replayed) + sum(one["reason"] == "cut-off" for one in rejections) == 5
+        assert replayed
 
 
 @pytest.mark.model

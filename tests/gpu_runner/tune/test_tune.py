@@ -93,8 +93,8 @@ def test_samples_become_a_model_with_its_phases_metrics_training_files_and_curve
     report = read_json(work / "tune" / "phases.json")
     assert problems("phases", report) == []
     first, second = report["phases"]
-    assert (first["rows"], first["steps"]) == (24, 6)
-    assert first["counts"] == {"new": 25, "phase_replay": 0, "buffer": 0, "duplicates": 0}
+    assert (first["rows"], first["steps"]) == (28, 6)
+    assert first["counts"] == {"new": 25, "phase_replay": 0, "buffer": 4, "duplicates": 0}
     assert second["counts"] == {"new": 12, "phase_replay": 7, "buffer": 4, "duplicates": 0}
     assert [(row["id"], row["reason"]) for row in first["refused"]] == [(too_long["id"], "too_long")]
     assert next(read_lines(work / "tune" / "training" / "refused.jsonl"))["phase"] == 1
