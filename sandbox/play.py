@@ -275,7 +275,7 @@ class Play:
         """Print the steps that ended since; returns how many are shown now."""
         jobs = self.house.api("ada", "GET", f"/repos/acme/taxonomy/actions/runs/{run_id}/jobs")["jobs"]
         ended = [
-            (job["name"].rpartition("/")[2], step)
+            (job["name"].rpartition("/")[2].strip(), step)
             for job in jobs
             for step in job["steps"]
             if step["status"] == "completed" and not step["name"].startswith(("Pre ", "Post ", "Set up job"))
