@@ -1,7 +1,8 @@
 # Two commands on a fresh machine with Python 3.11+ and git: `make demo` plays the main job, `make test` passes the tests.
 PYTHON ?= python3
 VENV ?= .venv
-TEST_WORKERS ?= 2
+# Three on two cores: much of what the tests do is waiting for processes that they started.
+TEST_WORKERS ?= 3
 BIN := $(VENV)/bin
 # Small models on few cores: idle OpenMP threads must sleep, not spin, or two processes starve each other.
 export OMP_WAIT_POLICY := PASSIVE
