@@ -59,6 +59,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
 
 
 ACT_MARKS = ("⭐", "✅", "❌", "🏁", "exit status")
+"""How act's own lines begin, about steps that start and end."""
 
 
 class StoryError(RuntimeError):

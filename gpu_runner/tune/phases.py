@@ -108,7 +108,7 @@ _OPTIMIZER_SOURCES = {
     "validation_share": "ours: at most 64 rows, `gpu_runner/tune/choice.py`",
 }
 
-_LEARNING = "[learning]: 0 to 90 % recall there, with three seeds; other settings tried did worse"
+_LEARNING = "[learning]: 0 to 90 % recall there, with three seeds"
 
 EMBEDDED_CPU = Preset(
     name="embedded-cpu",

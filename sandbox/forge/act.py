@@ -97,7 +97,8 @@ def _workflow_file(spec: Spec) -> Path:
                 start, end = key.start_mark.index, value.end_mark.index
                 text = text[:start] + "\n" * text.count("\n", start, end) + text[end:]
                 break
-    path = spec.scratch / Path(spec.workflow).name
+    path = spec.scratch / "workflow" / Path(spec.workflow).name  # it may be called as one of our own files
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text, "utf-8")
     return path
 
